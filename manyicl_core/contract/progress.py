@@ -1,0 +1,101 @@
+"""What a trainer or evaluation process reports: one JSON object a line on standard output. No torch.
+
+The supervisor reads these lines and turns them into rows; the process itself knows no database.
+"""
+
+import sys
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, TypeAdapter
+
+
+class Started(BaseModel):
+    """The work is known and about to begin, from step ``step``."""
+
+    type: Literal["started"] = "started"
+    step: int
+    steps: int
+    tokens: int
+    answers: int
+    target_tokens: int
+    dtype: str
+
+
+class StepMetrics(BaseModel):
+    """One optimizer step.
+
+    ``loss`` is in nats a target token; ``loss_by_answer`` and ``accuracy_by_answer`` map the
+    first answer position of a bucket (0, 1, 2, 4, 8, …) to the mean over that bucket's answers.
+    """
+
+    type: Literal["metrics"] = "metrics"
+    step: int
+    loss: float
+    token_accuracy: float
+    learning_rate: float
+    gradient_norm: float
+    tokens: int
+    answers: int
+    seconds: float
+    loss_by_answer: dict[int, float]
+    accuracy_by_answer: dict[int, float]
+
+
+class CheckpointSaved(BaseModel):
+    """A checkpoint lies complete in ``folder``."""
+
+    type: Literal["checkpoint"] = "checkpoint"
+    step: int
+    folder: str
+
+
+class Trained(BaseModel):
+    """Training is over and the adapter lies in ``folder``."""
+
+    type: Literal["trained"] = "trained"
+    folder: str
+    peak_memory_bytes: int
+
+
+class EvaluationResult(BaseModel):
+    """One metric of one task at one number of shots, over ``queries`` queries, from 0 to 1."""
+
+    type: Literal["result"] = "result"
+    task: str
+    family: str
+    role: Literal["train", "heldout"]
+    k: int
+    metric: str
+    base: float
+    tuned: float
+    queries: int
+    seconds: float
+
+
+class Failed(BaseModel):
+    """The process gives up; ``code`` is one of the job failure codes."""
+
+    type: Literal["failed"] = "failed"
+    code: Literal["out_of_memory", "disk_full", "invalid_data", "engine_error"]
+    message: str
+
+
+Message = Annotated[
+    Started | StepMetrics | CheckpointSaved | Trained | EvaluationResult | Failed, Field(discriminator="type")
+]
+_ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)
+
+
+def report(message: Message) -> None:
+    """Write one line and flush it."""
+    sys.stdout.write(message.model_dump_json() + "\n")
+    sys.stdout.flush()
+
+
+def parse(line: str) -> Message:
+    """Read one line.
+
+    Raises:
+        pydantic.ValidationError: the line is not a progress message.
+    """
+    return _ADAPTER.validate_json(line)

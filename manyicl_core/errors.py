@@ -1,0 +1,73 @@
+"""Errors that reach a user: each names the field or line, the reason and the remedy."""
+
+
+class UserError(Exception):
+    """A refused request, in the terms of the OpenAI error envelope.
+
+    Attributes:
+        message: what is wrong and what to do about it.
+        param: the field at fault, dotted, or None.
+        code: a short stable word for programs, or None.
+    """
+
+    status = 400
+    type = "invalid_request_error"
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+
+
+class InvalidRequest(UserError):
+    """The request's content is wrong."""
+
+
+class Unauthorized(UserError):
+    """No key, or one that does not hold."""
+
+    status = 401
+    type = "authentication_error"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This API key is missing, wrong or revoked; send a valid one as 'Authorization: Bearer <key>'",
+            code="invalid_api_key",
+        )
+
+
+class NotFound(UserError):
+    """Nothing of that id in the caller's project."""
+
+    status = 404
+
+    def __init__(self, what: str, id_: str, param: str | None = None) -> None:
+        code = "model_not_found" if what == "model" else None
+        super().__init__(f"There is no {what} {id_!r} in this project", param, code)
+
+
+class Conflict(UserError):
+    """The thing exists but is in a state that forbids the request; retrying does not help."""
+
+    status = 409
+
+
+class TooLarge(UserError):
+    """More bytes than this installation accepts."""
+
+    status = 413
+
+
+class Unavailable(UserError):
+    """A part of the service does not answer at the moment; retrying helps."""
+
+    status = 503
+    type = "server_error"
+
+
+class StorageFull(UserError):
+    """The disk has no room left; nothing was stored."""
+
+    status = 507
+    type = "server_error"

@@ -1,0 +1,1 @@
+"""Hosted many-shot inference: prefixes compiled once, queries decoded after them."""

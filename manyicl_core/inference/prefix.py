@@ -1,0 +1,55 @@
+"""A context's tokens run through the model once: the prefix that its queries share."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers import DynamicCache
+
+from manyicl_core.inference.language_model import LanguageModel
+
+_CHUNK = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """Keys and values of a compiled context.
+
+    Attributes:
+        tokens: its ids.
+        layers: per layer keys and values, each ``[1, kv heads, len(tokens), head size]``.
+    """
+
+    tokens: tuple[int, ...]
+    layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that the keys and values take."""
+        return sum(tensor.nbytes for layer in self.layers for tensor in layer)
+
+    def cache(self, rows: int) -> DynamicCache:
+        """A cache that starts with this prefix in each of ``rows`` rows; the prefix stays as it is."""
+        cache = DynamicCache()
+        for index, (keys, values) in enumerate(self.layers):
+            cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), index)
+        return cache
+
+
+EMPTY_PREFIX = Prefix((), ())
+
+
+def compile_prefix(model: LanguageModel, tokens: tuple[int, ...], start: Prefix = EMPTY_PREFIX) -> Prefix:
+    """Run ``tokens`` through the active adapter, in chunks.
+
+    Args:
+        start: a compiled prefix of ``tokens`` by the same adapter, to go on from.
+    """
+    assert tokens[: len(start.tokens)] == start.tokens
+    if len(tokens) == len(start.tokens):
+        return start
+    cache = start.cache(1)
+    for position in range(len(start.tokens), len(tokens), _CHUNK):
+        chunk = torch.tensor([tokens[position : position + _CHUNK]], device=model.device)
+        model.hidden_states(chunk, cache)
+    layers = tuple((layer.keys, layer.values) for layer in cache.layers)
+    return Prefix(tokens, layers)

@@ -1,0 +1,38 @@
+"""What the training and the evaluation process share: read the spec, report, fail with a code."""
+
+import errno
+import os
+import sys
+from collections.abc import Iterable
+from typing import Literal
+
+from manyicl_core.contract.progress import Failed, Message, report
+
+FailureCode = Literal["out_of_memory", "disk_full", "invalid_data", "engine_error"]
+
+
+def wait_passively() -> None:
+    """Let OpenMP threads sleep while they wait; call it before torch is imported."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+
+def run_reporting(messages: Iterable[Message]) -> int:
+    """Report every message; an exception becomes a ``failed`` message. Returns the exit status."""
+    try:
+        for message in messages:
+            report(message)
+    except Exception as error:
+        code, advice = _explain(error)
+        report(Failed(code=code, message=f"{advice} ({type(error).__name__}: {str(error)[:500]})"))
+        sys.excepthook(type(error), error, error.__traceback__)
+        return 1
+    return 0
+
+
+def _explain(error: Exception) -> tuple[FailureCode, str]:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate" in str(error):
+        return "out_of_memory", "Memory ran out; lower manyicl.max_sequence_tokens or the batch size"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC or "No space left" in str(error):
+        return "disk_full", "The disk is full; free some space and start the job again"
+    return "engine_error", "The process failed; its log on the worker holds the whole story"

@@ -1,0 +1,93 @@
+"""Text to tokens: one encoder for training, evaluation and hosting.
+
+Every example is encoded on its own, as prompt ids + answer ids + stop id, and examples are
+joined as ids, never as text, so that no token merges across a boundary (design, section 3).
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+ENCODER_VERSION = 1
+
+INSTRUCTION_TEMPLATE = "{instruction}\n\n"
+PROMPT_TEMPLATE = "Input: {input}\nOutput:"
+ANSWER_TEMPLATE = " {output}"
+STOP = "\n"
+SEPARATOR = "\n"
+
+
+def template_hash() -> str:
+    """SHA-256 over the encoder's version and templates; it travels with every adapter."""
+    parts = [ENCODER_VERSION, INSTRUCTION_TEMPLATE, PROMPT_TEMPLATE, ANSWER_TEMPLATE, STOP, SEPARATOR]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def escape_answer(text: str) -> str:
+    """An answer on one line: line breaks become ``\\n``, backslashes ``\\\\``. A line break ends an answer."""
+    return text.replace("\\", "\\\\").replace("\n", "\\n")
+
+
+def unescape_answer(text: str) -> str:
+    """The inverse of ``escape_answer``; a backslash before anything else stays."""
+    return re.sub(r"\\([n\\])", lambda match: "\n" if match[1] == "n" else "\\", text)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedExample:
+    """Token ids of one demonstration; ``answer`` ends with the stop id."""
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """Encodes tasks for one tokenizer.
+
+    ``tokenize`` maps text to ids with special tokens neither added nor recognised in the text;
+    ``start`` holds the ids that the tokenizer puts before every text (a BOS id, or none);
+    ``stop`` is the id that ends an answer, a line break (docs/decisions/0003).
+    """
+
+    tokenize: Callable[[str], list[int]]
+    start: tuple[int, ...]
+    stop: int
+
+    def instruction(self, text: str) -> list[int]:
+        """Ids that open a sequence: the start ids and, where there is one, the instruction."""
+        if not text.strip():
+            return list(self.start)
+        return [*self.start, *self.tokenize(INSTRUCTION_TEMPLATE.format(instruction=text.strip()))]
+
+    def query(self, text: str) -> list[int]:
+        """Prompt ids of one input, up to where its answer starts."""
+        return self.tokenize(PROMPT_TEMPLATE.format(input=text.strip()))
+
+    def answer(self, text: str) -> list[int]:
+        """Answer ids of one output, the stop id included."""
+        return [*self.tokenize(ANSWER_TEMPLATE.format(output=escape_answer(text.strip()))), self.stop]
+
+    def example(self, input_text: str, output_text: str) -> EncodedExample:
+        """One demonstration."""
+        return EncodedExample(tuple(self.query(input_text)), tuple(self.answer(output_text)))
+
+    def separator(self) -> list[int]:
+        """Ids between one demonstration and the next prompt."""
+        return self.tokenize(SEPARATOR)
+
+    def context(self, instruction: str, demonstrations: Sequence[EncodedExample]) -> list[int]:
+        """Ids of a context: the instruction and whole demonstrations, ready for a query.
+
+        The result is a proper prefix of every training sequence that starts with the same
+        demonstrations, so a hosted prompt is token for token what was trained.
+        """
+        ids = self.instruction(instruction)
+        for demonstration in demonstrations:
+            ids += [*demonstration.prompt, *demonstration.answer, *self.separator()]
+        return ids

@@ -1,0 +1,57 @@
+"""What a task is: a name, an instruction, examples, and how its answers are judged."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Metric = Literal["accuracy", "exact_match", "f1", "rouge_l"]
+Role = Literal["train", "heldout"]
+
+
+class Example(BaseModel):
+    """One (input, output) pair; ``line`` is its 1-based line in the file it came from."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    input: str
+    output: str
+    line: int
+
+
+class TaskDefinition(BaseModel):
+    """The part of a task that a user states; its examples come from files.
+
+    ``labels`` closes the set of answers. ``weight`` scales how often a trained task is drawn.
+    A ``heldout`` task is never trained on: its examples are demonstrations only.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    name: str = Field(min_length=1, max_length=64)
+    instruction: str = Field(default="", max_length=4000)
+    family: str = Field(default="", max_length=64)
+    labels: list[str] | None = Field(default=None, min_length=2, max_length=1000)
+    metric: Metric = "exact_match"
+    weight: float = Field(default=1.0, gt=0, le=1000, allow_inf_nan=False)
+    role: Role = "train"
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_are_distinct(cls, labels: list[str] | None) -> list[str] | None:
+        if labels is None:
+            return None
+        if any(not label.strip() for label in labels):
+            raise ValueError("a label is empty; give every label some text")
+        if len({label.strip() for label in labels}) != len(labels):
+            raise ValueError("a label occurs twice; list each label once")
+        return [label.strip() for label in labels]
+
+
+class Task(BaseModel):
+    """A task with its examples: ``demonstrations`` to train on or to show, ``queries`` to test."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    definition: TaskDefinition
+    demonstrations: list[Example]
+    queries: list[Example] = Field(default_factory=list)

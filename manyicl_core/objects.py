@@ -1,0 +1,103 @@
+"""The artifact store: files by key in a folder, S3, GCS or Azure, through obstore.
+
+On the ground floor because both wings use it: the service keeps uploads and adapters in it, and
+the engine fetches adapters from it (docs/decisions/0002). Adapters are content-addressed and
+created once: nobody, not even a stale worker, can replace one.
+"""
+
+import errno
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import AlreadyExistsError
+from obstore.exceptions import NotFoundError as ObjectNotFound
+from obstore.store import LocalStore, ObjectStore, from_url
+
+from manyicl_core.errors import StorageFull
+
+_PART = 4 * 1024 * 1024
+
+
+class ArtifactStore:
+    """Keys are made by code from ids and hashes, never from a user's words."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def put(self, key: str, content: bytes | Path) -> None:
+        """Store ``content`` under ``key`` unless the key exists, which then keeps what it has.
+
+        Raises:
+            StorageFull: there is no room.
+        """
+        try:
+            obstore.put(self._store, key, content, mode="create", use_multipart=False)
+        except AlreadyExistsError:
+            return
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC or "No space left" in str(error):
+                raise StorageFull("The artifact store has no room left; free some space and try again") from error
+            raise
+
+    def get(self, key: str) -> bytes:
+        """The whole object.
+
+        Raises:
+            FileNotFoundError: there is none under ``key``.
+        """
+        try:
+            return bytes(obstore.get(self._store, key).bytes())
+        except (ObjectNotFound, FileNotFoundError) as error:
+            raise FileNotFoundError(key) from error
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """The object in parts of a few megabytes."""
+        for part in obstore.get(self._store, key).stream(min_chunk_size=_PART):
+            yield bytes(part)
+
+    def delete(self, key: str) -> None:
+        """Remove the object, if there is one."""
+        try:
+            obstore.delete(self._store, key)
+        except (ObjectNotFound, FileNotFoundError):
+            return
+
+    def put_folder(self, key: str, folder: Path) -> list[str]:
+        """Store every file of ``folder`` (flat) under ``key/<name>``; return the names, sorted."""
+        names = sorted(path.name for path in folder.iterdir() if path.is_file())
+        for name in names:
+            self.put(f"{key}/{name}", folder / name)
+        return names
+
+    def get_folder(self, key: str, names: list[str], folder: Path) -> None:
+        """Fetch ``key/<name>`` for every name into ``folder``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            (folder / name).write_bytes(self.get(f"{key}/{name}"))
+
+
+def open_store(url: str) -> ArtifactStore:
+    """The store at a ``file://``, ``s3://``, ``gs://`` or ``az://`` URL; a folder is made if need be."""
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        folder = Path(unquote(parts.path))
+        folder.mkdir(parents=True, exist_ok=True)
+        return ArtifactStore(LocalStore(str(folder)))
+    return ArtifactStore(from_url(url))
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def adapter_key(sha256: str) -> str:
+    """Where the adapter lies whose safetensors file has this SHA-256."""
+    return f"adapters/{sha256}"
+
+
+ADAPTER_FILES = ["adapter_config.json", "adapter_model.safetensors", "manyicl.json"]

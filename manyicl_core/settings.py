@@ -1,0 +1,84 @@
+"""Settings, from environment variables with the prefix ``MANYICL_``."""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DEFAULT_BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "manyicl"
+
+
+class Settings(BaseSettings):
+    """One installation's settings; every process reads the same names."""
+
+    model_config = SettingsConfigDict(env_prefix="MANYICL_", extra="ignore")
+
+    database_url: SecretStr | None = Field(default=None, description="postgresql://… of the only truth")
+    broker_url: SecretStr | None = Field(default=None, description="redis://… that carries hints")
+    storage_url: str | None = Field(default=None, description="file:///…, s3://…, gs://… or az://… of artifacts")
+    engine_url: str | None = Field(default=None, description="http://… of the inference engine")
+    secret_key: SecretStr | None = Field(default=None, description="keys the stored hashes of API keys")
+
+    base_model: str = Field(default=DEFAULT_BASE_MODEL, description="the model that the engine serves")
+    model_cache: Path = Field(default_factory=_user_cache, description="where base models are kept")
+    model_folder: Path | None = Field(default=None, description="a folder that already holds the base model")
+
+    host: str = Field(default="127.0.0.1", description="address that api and engine listen on")
+    port: int = Field(default=8000, description="port of the api")
+    engine_port: int = Field(default=8001, description="port of the engine, where it starts alone")
+    max_file_bytes: int = Field(default=512 * 1024 * 1024, description="largest upload")
+
+    lease_seconds: float = Field(default=60.0, description="a job whose worker is silent so long is free again")
+    dispatch_seconds: float = Field(default=5.0, description="pause between two looks for waiting jobs")
+    max_infrastructure_failures: int = Field(default=3, description="lost workers before a job fails")
+    work_folder: Path | None = Field(default=None, description="scratch space of workers and engine")
+    threads: int = Field(default_factory=lambda: os.cpu_count() or 1, description="CPU threads a process")
+    prefix_cache_bytes: int = Field(default=1 << 30, description="memory for compiled contexts in the engine")
+    max_adapters: int = Field(default=8, description="adapters that the engine keeps in memory")
+    log_json: bool = Field(default=False, description="log lines as JSON")
+
+
+class MissingSetting(RuntimeError):
+    """A process was started without a setting that it needs."""
+
+    def __init__(self, name: str) -> None:
+        variable = f"MANYICL_{name.upper()}"
+        super().__init__(f"{variable} is not set; set it, or run `manyicl up`, which sets all of them")
+
+
+def required_secret(settings: Settings, name: str) -> str:
+    """The value of a secret setting.
+
+    Raises:
+        MissingSetting: it is not set.
+    """
+    value = getattr(settings, name)
+    if value is None:
+        raise MissingSetting(name)
+    assert isinstance(value, SecretStr)
+    return value.get_secret_value()
+
+
+def required_text(settings: Settings, name: str) -> str:
+    """The value of a plain setting.
+
+    Raises:
+        MissingSetting: it is not set.
+    """
+    value = getattr(settings, name)
+    if value is None:
+        raise MissingSetting(name)
+    assert isinstance(value, str)
+    return value
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """This process's settings, read once."""
+    return Settings()

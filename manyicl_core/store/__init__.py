@@ -1,0 +1,1 @@
+"""What the service remembers: PostgreSQL rows and artifacts. No torch."""

@@ -1,0 +1,1 @@
+"""Fine-tuning jobs: options, creation, states, leases, what a running job records."""

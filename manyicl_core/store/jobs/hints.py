@@ -1,0 +1,59 @@
+"""Tell the workers that a job waits. Only a hint: the database knows, and losing one costs seconds."""
+
+from functools import lru_cache
+
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from manyicl_core.settings import get_settings, required_secret
+
+RUN_JOB = "manyicl.run_job"
+QUEUE = "manyicl.jobs"
+
+_log = structlog.get_logger(__name__)
+
+
+@lru_cache(maxsize=1)
+def get_celery() -> Celery:
+    """The Celery application of this process (settings: reference of Celery, long jobs)."""
+    broker = required_secret(get_settings(), "broker_url")
+    celery = Celery("manyicl", broker=broker)
+    celery.conf.update(
+        # The database owns redelivery: a message is acknowledged when it is taken.
+        task_acks_late=False,
+        task_reject_on_worker_lost=False,
+        task_ignore_result=True,
+        # No job waits behind a long one in a busy worker's memory.
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        task_default_queue=QUEUE,
+        task_serializer="json",
+        accept_content=["json"],
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        broker_connection_retry_on_startup=True,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        task_publish_retry_policy={"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1},
+        broker_transport_options={
+            "socket_connect_timeout": 2,
+            "socket_timeout": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 30,
+        },
+    )
+    return celery
+
+
+def publish_hint(job_id: str) -> None:
+    """Send one hint; with the broker away it is dropped, and the dispatcher finds the job later."""
+    try:
+        get_celery().send_task(RUN_JOB, args=[job_id])
+    except OperationalError as error:
+        _log.warning("hint_not_sent", job=job_id, reason=str(error))
+
+
+def waiting_hints() -> int:
+    """How many hints no worker has taken yet."""
+    with get_celery().connection_for_read() as connection:
+        return int(connection.default_channel.client.llen(QUEUE))

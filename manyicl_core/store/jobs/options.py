@@ -1,0 +1,125 @@
+"""What a client may ask of a job: the request body, and the ``manyicl`` object in it."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from manyicl_core.method.objectives import Objective
+from manyicl_core.method.tasks import TaskDefinition
+from manyicl_core.contract.train_spec import LINEAR_LAYERS
+
+Auto = Literal["auto"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class LoraOptions(_Strict):
+    """LoRA: ``target_modules`` is ``"all-linear"`` or a list of layer names such as ``q_proj``."""
+
+    rank: int = Field(default=16, ge=1, le=256)
+    alpha: int = Field(default=32, ge=1, le=1024)
+    target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1, max_length=64)] = LINEAR_LAYERS
+
+
+class EvaluationOptions(_Strict):
+    """The evaluation that ends a job: k of each shots, on queries of the validation file.
+
+    ``queries`` caps the queries a task; ``draws`` is how many draws of demonstrations are averaged.
+    """
+
+    shots: Annotated[list[Annotated[int, Field(ge=0, le=4096)]], Field(min_length=1, max_length=16)] = [0, 4, 16]
+    queries: int = Field(default=100, ge=1, le=10_000)
+    draws: int = Field(default=1, ge=1, le=20)
+
+
+class ManyiclOptions(_Strict):
+    """ManyICL's own options, sent in the client's ``extra_body={"manyicl": …}``."""
+
+    objective: Objective = "many_icl"
+    max_sequence_tokens: int = Field(default=1024, ge=64, le=131_072)
+    token_budget: int | None = Field(default=None, ge=1, le=10**12)
+    n_epochs: int | None = Field(default=None, ge=1, le=1000)
+    tasks: Annotated[list[TaskDefinition], Field(max_length=10_000)] = []
+    lora: LoraOptions = LoraOptions()
+    evaluation: EvaluationOptions = EvaluationOptions()
+
+
+class Hyperparameters(_Strict):
+    """OpenAI's three hyperparameters; ``"auto"`` takes this service's default."""
+
+    n_epochs: Auto | Annotated[int, Field(ge=1, le=50)] = "auto"
+    batch_size: Auto | Annotated[int, Field(ge=1, le=256)] = "auto"
+    learning_rate_multiplier: Auto | Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = "auto"
+
+
+class Supervised(_Strict):
+    """OpenAI's ``method.supervised``."""
+
+    hyperparameters: Hyperparameters = Hyperparameters()
+
+
+class Method(_Strict):
+    """OpenAI's ``method``; only supervised jobs exist here."""
+
+    type: Literal["supervised"]
+    supervised: Supervised = Supervised()
+
+
+class CreateJob(_Strict):
+    """The body of ``POST /v1/fine_tuning/jobs``."""
+
+    model: str = Field(min_length=1, max_length=256)
+    training_file: str = Field(min_length=1, max_length=64)
+    validation_file: str | None = Field(default=None, max_length=64)
+    suffix: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")] | None = None
+    seed: int | None = Field(default=None, ge=0, le=2**31 - 1)
+    metadata: dict[str, str] | None = None
+    method: Method | None = None
+    hyperparameters: Hyperparameters | None = None
+    integrations: Annotated[list[Any], Field(max_length=0)] | None = None
+    manyicl: ManyiclOptions = ManyiclOptions()
+
+    @model_validator(mode="after")
+    def _metadata_is_small(self) -> "CreateJob":
+        for key, value in (self.metadata or {}).items():
+            if len(key) > 64 or len(value) > 512:
+                raise ValueError("metadata keys have at most 64 characters and values at most 512")
+        if len(self.metadata or {}) > 16:
+            raise ValueError("metadata has at most 16 pairs")
+        return self
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "CreateJob":
+        asked = [self.manyicl.token_budget, self.manyicl.n_epochs, self.asked_hyperparameters().n_epochs]
+        if sum(value not in (None, "auto") for value in asked) > 1:
+            raise ValueError("n_epochs and token_budget exclude each other; state the length of training once")
+        return self
+
+    def asked_hyperparameters(self) -> Hyperparameters:
+        """The hyperparameters, from ``method`` or from the deprecated top level."""
+        if self.method is not None:
+            return self.method.supervised.hyperparameters
+        return self.hyperparameters or Hyperparameters()
+
+
+DEFAULT_EPOCHS = 3
+DEFAULT_BATCH_SIZE = 2
+DEFAULT_LEARNING_RATE = 5e-4
+CHECKPOINT_EVERY = 10
+
+
+def resolved_hyperparameters(request: CreateJob) -> dict[str, Any]:
+    """The hyperparameters in numbers, as the job object shows them."""
+    asked = request.asked_hyperparameters()
+    n_epochs = request.manyicl.n_epochs if asked.n_epochs == "auto" else asked.n_epochs
+    if n_epochs is None and request.manyicl.token_budget is None:
+        n_epochs = DEFAULT_EPOCHS
+    return {
+        "n_epochs": n_epochs,
+        "batch_size": DEFAULT_BATCH_SIZE if asked.batch_size == "auto" else asked.batch_size,
+        "learning_rate_multiplier": (
+            1.0 if asked.learning_rate_multiplier == "auto" else asked.learning_rate_multiplier
+        ),
+    }

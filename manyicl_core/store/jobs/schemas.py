@@ -1,0 +1,138 @@
+"""Jobs and their events as the OpenAI API shows them, ManyICL's part under ``manyicl``."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from manyicl_core.store.tables import Job, JobEvent, JobResult
+
+
+class JobError(BaseModel):
+    """Why a job failed, and what to do next."""
+
+    code: str
+    message: str
+    param: str | None = None
+
+
+class JobResultObject(BaseModel):
+    """One line of the result table; ``base`` and ``tuned`` are from 0 to 1."""
+
+    task: str
+    family: str
+    role: str
+    k: int
+    metric: str
+    base: float
+    tuned: float
+    queries: int
+
+
+class ManyiclJob(BaseModel):
+    """What OpenAI's object has no place for."""
+
+    options: dict[str, Any]
+    plan: dict[str, Any] | None
+    peak_memory_bytes: int | None
+    adapter_sha256: str | None
+    results: list[JobResultObject]
+
+
+class JobObject(BaseModel):
+    """OpenAI's ``FineTuningJob``."""
+
+    id: str
+    object: Literal["fine_tuning.job"] = "fine_tuning.job"
+    created_at: int
+    finished_at: int | None
+    estimated_finish: int | None
+    model: str
+    fine_tuned_model: str | None
+    organization_id: str
+    status: str
+    training_file: str
+    validation_file: str | None
+    result_files: list[str]
+    trained_tokens: int | None
+    seed: int
+    user_provided_suffix: str | None
+    hyperparameters: dict[str, Any]
+    method: dict[str, Any]
+    error: JobError | None
+    integrations: list[Any]
+    metadata: dict[str, str]
+    manyicl: ManyiclJob
+
+
+class EventObject(BaseModel):
+    """OpenAI's ``FineTuningJobEvent``."""
+
+    id: str
+    object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
+    created_at: int
+    level: str
+    type: str
+    message: str
+    data: dict[str, Any] | None
+
+
+def job_object(job: Job, results: list[JobResult]) -> JobObject:
+    """A row as the API shows it."""
+    trained = job.plan["tokens"] if job.plan and job.adapter_sha256 else None
+    return JobObject(
+        id=job.id,
+        created_at=int(job.created_at.timestamp()),
+        finished_at=_seconds(job.finished_at),
+        estimated_finish=_seconds(job.estimated_finish),
+        model=job.base_model,
+        fine_tuned_model=job.fine_tuned_model,
+        organization_id=job.project_id,
+        status=job.state,
+        training_file=job.training_file,
+        validation_file=job.validation_file,
+        result_files=[job.result_file] if job.result_file else [],
+        trained_tokens=trained,
+        seed=job.seed,
+        user_provided_suffix=job.suffix,
+        hyperparameters=job.hyperparameters,
+        method={"type": "supervised", "supervised": {"hyperparameters": job.hyperparameters}},
+        error=JobError(code=job.error_code, message=job.error_message or "") if job.error_code else None,
+        integrations=[],
+        metadata=job.labels,
+        manyicl=ManyiclJob(
+            options=job.options,
+            plan=job.plan,
+            peak_memory_bytes=job.peak_memory_bytes,
+            adapter_sha256=job.adapter_sha256,
+            results=[
+                JobResultObject(
+                    task=result.task,
+                    family=result.family,
+                    role=result.role,
+                    k=result.k,
+                    metric=result.metric,
+                    base=result.base,
+                    tuned=result.tuned,
+                    queries=result.queries,
+                )
+                for result in results
+            ],
+        ),
+    )
+
+
+def event_object(event: JobEvent) -> EventObject:
+    """A row as the API shows it."""
+    return EventObject(
+        id=event.id,
+        created_at=int(event.created_at.timestamp()),
+        level=event.level,
+        type=event.type,
+        message=event.message,
+        data=event.data,
+    )
+
+
+def _seconds(moment: datetime | None) -> int | None:
+    return None if moment is None else int(moment.timestamp())

@@ -1,0 +1,194 @@
+"""Create, find and cancel jobs: what the api asks for."""
+
+import secrets
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from manyicl_core.base_models.catalog import base_model_folder, find_base_model, is_pulled
+from manyicl_core.base_models.tokenizer import load_encoder
+from manyicl_core.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from manyicl_core.ids import new_id
+from manyicl_core.method.dataset import InvalidDataset, Row, build_tasks, check_fits, parse_rows
+from manyicl_core.method.tasks import Task
+from manyicl_core.objects import ArtifactStore
+from manyicl_core.store.files.service import content_key, get_file
+from manyicl_core.store.jobs.datasets import fetched, store_dataset
+from manyicl_core.store.jobs.options import CreateJob, resolved_hyperparameters
+from manyicl_core.store.jobs.states import CANCELLED, FINAL, QUEUED, RUNNING, VALIDATING_FILES, sources_of
+from manyicl_core.store.pages import Page, fetch_page
+from manyicl_core.store.tables import Job, JobEvent, JobResult
+
+
+def create_job(session: Session, store: ArtifactStore, project_id: str, request: CreateJob) -> Job:
+    """Check everything and put a job into the queue.
+
+    Raises:
+        InvalidRequest: a field or a line of a file is wrong.
+        NotFound: a file or the model does not exist.
+        Unavailable: the base model is not on this machine.
+    """
+    base = find_base_model(request.model)
+    if base is None:
+        raise NotFound("model", request.model, "model")
+    tasks = _read_tasks(session, store, project_id, request)
+    folder = base_model_folder(base)
+    if not is_pulled(folder):
+        raise Unavailable(f"{base.id} is not on this machine yet; run `manyicl models pull`", "model")
+    if 0 < base.max_tokens < request.manyicl.max_sequence_tokens:
+        raise InvalidRequest(
+            f"{base.id} reads at most {base.max_tokens} tokens; lower max_sequence_tokens",
+            "manyicl.max_sequence_tokens",
+        )
+    try:
+        check_fits(tasks, load_encoder(folder), request.manyicl.max_sequence_tokens)
+    except InvalidDataset as error:
+        raise InvalidRequest(str(error), "training_file", "example_too_long") from error
+
+    job = Job(
+        id=new_id("ftjob-"),
+        project_id=project_id,
+        state=VALIDATING_FILES,
+        base_model=base.id,
+        suffix=request.suffix,
+        seed=request.seed if request.seed is not None else secrets.randbelow(2**31),
+        training_file=request.training_file,
+        validation_file=request.validation_file,
+        hyperparameters=resolved_hyperparameters(request),
+        options=request.manyicl.model_dump(mode="json", exclude={"tasks"}),
+        labels=request.metadata or {},
+        dataset=store_dataset(store, tasks),
+    )
+    session.add(job)
+    session.flush()
+    add_event(session, job.id, "info", f"Created fine-tuning job {job.id}")
+    trained = sum(task.definition.role == "train" for task in tasks)
+    add_event(
+        session, job.id, "info", f"Files are valid: {trained} tasks to train, {len(tasks) - trained} held out; queued"
+    )
+    job.state = QUEUED
+    session.flush()
+    return job
+
+
+def _read_tasks(session: Session, store: ArtifactStore, project_id: str, request: CreateJob) -> list[Task]:
+    training = _read_rows(session, store, project_id, request.training_file, "training_file")
+    validation: list[Row] = []
+    if request.validation_file is not None:
+        validation = _read_rows(session, store, project_id, request.validation_file, "validation_file")
+    elif "evaluation" in request.manyicl.model_fields_set:
+        raise InvalidRequest(
+            "an evaluation needs queries; upload them as a file and name it in validation_file", "validation_file"
+        )
+    try:
+        return build_tasks(training, validation, request.manyicl.tasks)
+    except InvalidDataset as error:
+        raise InvalidRequest(str(error), "training_file", "invalid_file") from error
+
+
+def _read_rows(session: Session, store: ArtifactStore, project_id: str, file_id: str, param: str) -> list[Row]:
+    file = get_file(session, project_id, file_id, param)
+    with fetched(store, content_key(file.id)) as path, path.open("rb") as lines:
+        try:
+            return parse_rows(lines)
+        except InvalidDataset as error:
+            raise InvalidRequest(f"{file.filename}: {error}", param, "invalid_file") from error
+
+
+def get_job(session: Session, project_id: str, job_id: str, param: str | None = None) -> Job:
+    """One job of the project.
+
+    Raises:
+        NotFound: the project has no such job.
+    """
+    job = session.scalar(select(Job).where(Job.id == job_id, Job.project_id == project_id))
+    if job is None:
+        raise NotFound("fine-tuning job", job_id, param)
+    return job
+
+
+def job_results(session: Session, job_ids: list[str]) -> dict[str, list[JobResult]]:
+    """The evaluation results of several jobs, ordered by role, task and k."""
+    grouped: dict[str, list[JobResult]] = {job_id: [] for job_id in job_ids}
+    query = (
+        select(JobResult)
+        .where(JobResult.job_id.in_(job_ids))
+        .order_by(JobResult.role.desc(), JobResult.task, JobResult.k)
+    )
+    for result in session.scalars(query):
+        grouped[result.job_id].append(result)
+    return grouped
+
+
+def list_jobs(
+    session: Session, project_id: str, after: str | None, limit: int, metadata: dict[str, str] | None
+) -> Page[Job]:
+    """A page of jobs, newest first; ``metadata`` keeps those that have all its pairs."""
+    query = select(Job).where(Job.project_id == project_id)
+    if metadata is not None:
+        query = query.where(Job.labels.contains(metadata))
+    cursor = None
+    if after is not None:
+        last = get_job(session, project_id, after, "after")
+        cursor = (last.created_at, last.id)
+    return fetch_page(session, query, (Job.created_at, Job.id), cursor, limit)
+
+
+def list_events(session: Session, project_id: str, job_id: str, after: str | None, limit: int) -> Page[JobEvent]:
+    """A page of a job's events, newest first."""
+    job = get_job(session, project_id, job_id)
+    query = select(JobEvent).where(JobEvent.job_id == job.id)
+    cursor = None
+    if after is not None:
+        number = session.scalar(select(JobEvent.number).where(JobEvent.id == after, JobEvent.job_id == job.id))
+        if number is None:
+            raise NotFound("event", after, "after")
+        cursor = (number,)
+    return fetch_page(session, query, (JobEvent.number,), cursor, limit)
+
+
+def cancel_job(session: Session, project_id: str, job_id: str) -> Job:
+    """Cancel a waiting job at once, or ask a running one's worker to stop it.
+
+    Raises:
+        NotFound: the project has no such job.
+        Conflict: the job is over.
+    """
+    job = get_job(session, project_id, job_id)
+    waiting = sources_of(CANCELLED) - {RUNNING}
+    cancelled = session.execute(
+        update(Job)
+        .where(Job.id == job.id, Job.state.in_(waiting))
+        .values(state=CANCELLED, finished_at=func.now(), cancel_requested_at=func.now(), fence=Job.fence + 1)
+        .returning(Job.id)
+    ).scalar()
+    if cancelled:
+        add_event(session, job.id, "info", "The job was cancelled before it started")
+    else:
+        asked = session.execute(
+            update(Job)
+            .where(Job.id == job.id, Job.state == RUNNING, Job.cancel_requested_at.is_(None))
+            .values(cancel_requested_at=func.now())
+            .returning(Job.id)
+        ).scalar()
+        if asked:
+            add_event(session, job.id, "info", "Cancelling the job")
+    session.refresh(job)
+    if job.state in FINAL and job.state != CANCELLED:
+        raise Conflict(f"The job is over ({job.state}); only a waiting or running job can be cancelled", None)
+    return job
+
+
+def add_event(
+    session: Session,
+    job_id: str,
+    level: str,
+    message: str,
+    type_: str = "message",
+    data: dict[str, object] | None = None,
+) -> None:
+    """Add a line to a job's story."""
+    session.add(
+        JobEvent(id=new_id("ftevent-"), job_id=job_id, level=level, type=type_, message=message, data=data)
+    )
+    session.flush()

@@ -1,0 +1,1 @@
+"""Models that a client can name: base models and the adapters that jobs made."""

@@ -1,0 +1,25 @@
+"""Models as the OpenAI API shows them, with where they come from."""
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+
+class ModelObject(BaseModel):
+    """OpenAI's ``Model``; ``root`` is the base model of a fine-tuned one, as in vLLM."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+    root: str | None = None
+    job: str | None = None
+    adapter_sha256: str | None = None
+
+
+class ModelDeleted(BaseModel):
+    """The answer to a deletion."""
+
+    id: str
+    object: Literal["model"] = "model"
+    deleted: Literal[True] = True

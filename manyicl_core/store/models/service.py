@@ -1,0 +1,91 @@
+"""Find the models that a project may name."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from manyicl_core.base_models.catalog import BaseModelEntry, find_base_model, known_base_models
+from manyicl_core.errors import InvalidRequest, NotFound
+from manyicl_core.store.models.schemas import ModelObject
+from manyicl_core.store.tables import Model
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model to answer with; a base model has neither adapter nor dataset."""
+
+    base: BaseModelEntry
+    adapter_sha256: str | None
+    dataset: str | None
+
+
+def base_model_object(entry: BaseModelEntry) -> ModelObject:
+    """A base model as the API shows it."""
+    return ModelObject(id=entry.id, created=entry.created, owned_by=entry.owner)
+
+
+def model_object(model: Model) -> ModelObject:
+    """A fine-tuned model as the API shows it."""
+    return ModelObject(
+        id=model.id,
+        created=int(model.created_at.timestamp()),
+        owned_by=model.project_id,
+        root=model.base_model,
+        job=model.job_id,
+        adapter_sha256=model.adapter_sha256,
+    )
+
+
+def list_models(session: Session, project_id: str) -> list[ModelObject]:
+    """Base models first, then the project's own, newest first."""
+    own = session.scalars(
+        select(Model).where(Model.project_id == project_id).order_by(Model.created_at.desc(), Model.id)
+    )
+    return [*map(base_model_object, known_base_models()), *map(model_object, own)]
+
+
+def get_model(session: Session, project_id: str, model_id: str) -> ModelObject:
+    """One model that the project may name.
+
+    Raises:
+        NotFound: there is none.
+    """
+    if entry := find_base_model(model_id):
+        return base_model_object(entry)
+    return model_object(_own_model(session, project_id, model_id))
+
+
+def served_model(session: Session, project_id: str, model_id: str) -> ServedModel:
+    """What answers for a model id.
+
+    Raises:
+        NotFound: there is none.
+    """
+    if entry := find_base_model(model_id):
+        return ServedModel(entry, None, None)
+    model = _own_model(session, project_id, model_id)
+    base = find_base_model(model.base_model)
+    if base is None:
+        raise NotFound("model", model.base_model, "model")
+    return ServedModel(base, model.adapter_sha256, model.dataset)
+
+
+def delete_model(session: Session, project_id: str, model_id: str) -> None:
+    """Forget a fine-tuned model.
+
+    Raises:
+        NotFound: there is none.
+        InvalidRequest: it is a base model.
+    """
+    if find_base_model(model_id):
+        raise InvalidRequest(f"{model_id!r} is a base model; only fine-tuned models can be deleted", "model")
+    session.delete(_own_model(session, project_id, model_id))
+    session.flush()
+
+
+def _own_model(session: Session, project_id: str, model_id: str) -> Model:
+    model = session.scalar(select(Model).where(Model.id == model_id, Model.project_id == project_id))
+    if model is None:
+        raise NotFound("model", model_id, "model")
+    return model

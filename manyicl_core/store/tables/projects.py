@@ -1,0 +1,15 @@
+"""Projects: the tenants."""
+
+from sqlalchemy.orm import Mapped, mapped_column
+
+from manyicl_core.store.tables.base import Base, CreatedAt
+
+
+class Project(Base):
+    """A tenant; it owns keys, files, jobs and models."""
+
+    __tablename__ = "projects"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[CreatedAt]

@@ -1,0 +1,1 @@
+"""Faces the queue: takes jobs, runs their processes, records what they report. No torch."""

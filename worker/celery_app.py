@@ -1,0 +1,34 @@
+"""The Celery worker: one task, and the dispatcher's thread beside it.
+
+``celery -A worker.celery_app worker --pool=prefork --without-gossip --without-mingle``
+"""
+
+from typing import Any
+
+from celery.signals import worker_ready, worker_shutting_down
+
+from manyicl_core.logging import configure_logging
+from manyicl_core.settings import get_settings
+from manyicl_core.store.jobs.hints import RUN_JOB, get_celery
+from worker.dispatcher import Dispatcher
+from worker.supervisor import run_job
+
+app = get_celery()
+_dispatcher = Dispatcher(get_settings())
+configure_logging("worker", get_settings().log_json)
+
+
+@app.task(name=RUN_JOB, ignore_result=True)  # type: ignore[untyped-decorator]
+def run_job_task(job_id: str) -> None:
+    """Run the job, if it still waits for a worker."""
+    run_job(job_id)
+
+
+@worker_ready.connect  # type: ignore[untyped-decorator]
+def _start_dispatcher(**_: Any) -> None:
+    _dispatcher.start()
+
+
+@worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def _stop_dispatcher(**_: Any) -> None:
+    _dispatcher.stop()

@@ -1,0 +1,70 @@
+"""Renew a job's lease in a thread, and carry a cancel or a lost lease to the job's process."""
+
+import threading
+import time
+from types import TracebackType
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from manyicl_core.store.jobs.leases import Claim, LeaseLost, renew_lease
+from manyicl_core.store.session import transaction
+
+_MOST_SECONDS = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Heartbeat:
+    """Beats while the ``with`` block runs.
+
+    Attributes:
+        cancelled: somebody asked for the job to be cancelled.
+        lost: another worker holds the job, or it is over.
+        stop: set in both cases; the job's process must end.
+    """
+
+    def __init__(self, claim: Claim, lease_seconds: float) -> None:
+        self.cancelled = False
+        self.lost = False
+        self.stop = threading.Event()
+        self._claim = claim
+        self._lease_seconds = lease_seconds
+        # Often: a cancel is noticed by the same query.
+        self._pause = min(_MOST_SECONDS, lease_seconds / 4)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> "Heartbeat":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Renew no more."""
+        self._over.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        held_until = time.monotonic() + self._lease_seconds
+        while not self._over.wait(self._pause):
+            try:
+                with transaction() as session:
+                    cancel = renew_lease(session, self._claim, self._lease_seconds)
+                held_until = time.monotonic() + self._lease_seconds
+            except LeaseLost:
+                self.lost = True
+                self.stop.set()
+                return
+            except SQLAlchemyError as error:
+                # The trainer goes on: only the database can say that the job was lost, and every
+                # write will ask it.
+                _log.warning("database_away", reason=str(error).splitlines()[0], lease_over=time.monotonic() > held_until)
+                continue
+            if cancel:
+                self.cancelled = True
+                self.stop.set()

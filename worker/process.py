@@ -1,0 +1,62 @@
+"""A trainer or evaluation process, and the progress that it reports."""
+
+import queue
+import subprocess
+import threading
+from collections.abc import Iterator
+from types import TracebackType
+
+from manyicl_core.child_process import passive_threads, spawn, stop
+from manyicl_core.contract.progress import Message, parse
+from worker.heartbeat import Heartbeat
+
+_GRACE_SECONDS = 2.0
+_POLL_SECONDS = 0.2
+
+
+class ProcessDied(Exception):
+    """The process ended without saying why: it was stopped, or killed from outside."""
+
+
+class JobProcess:
+    """Runs while the ``with`` block runs, and no longer than its heartbeat allows."""
+
+    def __init__(self, command: list[str], environment: dict[str, str], heartbeat: Heartbeat) -> None:
+        self._heartbeat = heartbeat
+        self._process = spawn(command, passive_threads(environment), stdout=subprocess.PIPE)
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        threading.Thread(target=self._read, name="progress", daemon=True).start()
+
+    def __enter__(self) -> "JobProcess":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        stop(self._process, _GRACE_SECONDS)
+
+    def messages(self) -> Iterator[Message]:
+        """What the process reports, until it ends well.
+
+        Raises:
+            ProcessDied: it ended otherwise, or the heartbeat asked for its end.
+        """
+        while True:
+            if self._heartbeat.stop.is_set():
+                stop(self._process, _GRACE_SECONDS)
+                raise ProcessDied("stopped")
+            try:
+                line = self._lines.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                continue
+            if line is None:
+                break
+            yield parse(line)
+        if status := self._process.wait():
+            raise ProcessDied(f"exit status {status}")
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(line)
+        self._lines.put(None)
