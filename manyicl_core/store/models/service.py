@@ -5,19 +5,24 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from manyicl_core.base_models.catalog import BaseModelEntry, find_base_model, known_base_models
-from manyicl_core.errors import InvalidRequest, NotFound
+from manyicl_core.base_models.catalog import BaseModelEntry, context_length, find_base_model, known_base_models
+from manyicl_core.errors import Conflict, InvalidRequest, NotFound
+from manyicl_core.method.encoding import ENCODER_VERSION, template_hash
 from manyicl_core.store.models.schemas import ModelObject
 from manyicl_core.store.tables import Model
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model to answer with; a base model has neither adapter nor dataset."""
+    """A model to answer with; a base model has neither adapter nor dataset.
+
+    ``trained_tokens`` is the length of the sequences it was trained on: contexts fill it by default.
+    """
 
     base: BaseModelEntry
     adapter_sha256: str | None
     dataset: str | None
+    trained_tokens: int
 
 
 def base_model_object(entry: BaseModelEntry) -> ModelObject:
@@ -61,14 +66,21 @@ def served_model(session: Session, project_id: str, model_id: str) -> ServedMode
 
     Raises:
         NotFound: there is none.
+        Conflict: it was trained with another encoder.
     """
     if entry := find_base_model(model_id):
-        return ServedModel(entry, None, None)
+        return ServedModel(entry, None, None, context_length(entry))
     model = _own_model(session, project_id, model_id)
     base = find_base_model(model.base_model)
     if base is None:
         raise NotFound("model", model.base_model, "model")
-    return ServedModel(base, model.adapter_sha256, model.dataset)
+    if (model.encoder_version, model.template_hash) != (ENCODER_VERSION, template_hash()):
+        raise Conflict(
+            f"{model_id} was trained with encoder {model.encoder_version}, and this installation has "
+            f"{ENCODER_VERSION}; answers would be wrong. Train it again",
+            "model",
+        )
+    return ServedModel(base, model.adapter_sha256, model.dataset, model.trained_tokens)
 
 
 def delete_model(session: Session, project_id: str, model_id: str) -> None:

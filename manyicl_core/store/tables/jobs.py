@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from manyicl_core.store.jobs.states import STATES
@@ -52,6 +53,6 @@ class Job(Base):
     peak_memory_bytes: Mapped[Bytes | None]
     adapter_sha256: Mapped[str | None]
     fine_tuned_model: Mapped[str | None]
-    result_file: Mapped[str | None]
+    result_files: Mapped[list[str]] = mapped_column(JSONB, default=list)
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]

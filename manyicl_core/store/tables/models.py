@@ -19,5 +19,6 @@ class Model(Base):
     base_model: Mapped[str]
     adapter_sha256: Mapped[str]
     dataset: Mapped[str]
+    trained_tokens: Mapped[int]
     encoder_version: Mapped[int]
     template_hash: Mapped[str]

@@ -1,0 +1,44 @@
+# One environment in .venv; `make help` lists what there is.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format clean
+
+help: ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## make .venv with everything in it
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "Python 3.11 or newer is missing; install python3, or give PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing; install it: apt-get install python3-venv"; exit 1; }
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (torch first: whatever comes after it keeps that build)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --progress-bar on -c constraints.txt torch
+	@$(PY) -m pip install --quiet --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[embedded,examples,dev]'
+	@touch $@
+
+demo: setup ## run the main job from task files to a hosted answer (KEEP=1 leaves the service running)
+	@$(PY) -m examples.demo $(if $(KEEP),--keep)
+
+test: setup ## run the tests
+	@$(PY) -m pytest -n auto
+
+check: setup ## format, lint, types, layers, dependencies, containers
+	@$(VENV)/bin/ruff format --check --quiet .
+	@$(VENV)/bin/ruff check --quiet .
+	@$(VENV)/bin/mypy
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/lint-imports --no-cache >.make-lint-imports 2>&1 || { cat .make-lint-imports; rm -f .make-lint-imports; exit 1; }; rm -f .make-lint-imports
+	@$(VENV)/bin/deptry . 2>&1 | tail -n 20; exit $${PIPESTATUS[0]}
+	@$(PY) docker/check.py
+
+format: setup ## format the code
+	@$(VENV)/bin/ruff format --quiet .
+	@$(VENV)/bin/ruff check --fix --quiet .
+
+clean: ## remove the environment and the demo's data
+	rm -rf $(VENV) .demo demo-report.json

@@ -1,0 +1,1 @@
+"""Faces the user: the REST API that the unmodified ``openai`` client speaks. No torch."""

@@ -1,0 +1,94 @@
+"""Every error as the OpenAI envelope: ``{"error": {"message", "type", "param", "code"}}``."""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+
+from manyicl_core.errors import Unavailable, UserError
+
+_log = structlog.get_logger(__name__)
+
+
+def envelope(message: str, type_: str, param: str | None, code: str | None) -> dict[str, Any]:
+    """The error body that every OpenAI client reads."""
+    return {"error": {"message": message, "type": type_, "param": param, "code": code}}
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Make every way of failing speak the envelope."""
+    app.exception_handler(UserError)(_user_error)
+    app.exception_handler(RequestValidationError)(_validation_error)
+    app.exception_handler(HTTPException)(_http_error)
+    app.exception_handler(OperationalError)(_database_away)
+    app.exception_handler(Exception)(_unexpected)
+
+
+def _user_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, UserError)
+    headers = {}
+    if error.status == HTTPStatus.CONFLICT:
+        headers["x-should-retry"] = "false"  # the client retries a 409 on its own otherwise
+    if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["retry-after-ms"] = "2000"
+    return JSONResponse(envelope(error.message, error.type, error.param, error.code), error.status, headers)
+
+
+def _validation_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return _invalid("The body is not valid JSON; send one JSON object", None)
+    field = _field(first["loc"], first["type"], error.body)
+    reason = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        reason = "unknown field; remove it"
+    elif first["type"] == "missing":
+        reason = "this field is required"
+    return _invalid(f"{field}: {reason}" if field else reason, field or None)
+
+
+def _invalid(message: str, param: str | None) -> JSONResponse:
+    return JSONResponse(envelope(message, "invalid_request_error", param, None), HTTPStatus.BAD_REQUEST)
+
+
+def _field(location: Sequence[Any], kind: str, body: Any) -> str:
+    """The dotted field that a validation error means; pydantic's union tags are left out."""
+    where, *parts = location
+    if where != "body":
+        return ".".join(map(str, parts))
+    names: list[str] = []
+    value = body
+    for part in parts:
+        if isinstance(value, dict) and part in value or isinstance(value, list) and isinstance(part, int):
+            value = value[part]
+        elif kind != "missing" or not isinstance(value, dict):
+            break
+        names.append(str(part))
+    return ".".join(names)
+
+
+def _http_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    message = str(error.detail)
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        message = "There is no such route; the API is under /v1"
+    body = envelope(message, "invalid_request_error", None, None)
+    return JSONResponse(body, error.status_code, error.headers)
+
+
+def _database_away(request: Request, error: Exception) -> JSONResponse:
+    _log.warning("database_away", reason=str(error).splitlines()[0])
+    return _user_error(request, Unavailable("The database does not answer; try again in a moment"))
+
+
+def _unexpected(_: Request, error: Exception) -> JSONResponse:
+    _log.error("unexpected_error", exc_info=error)
+    body = envelope("The server made a mistake; its log has the story under this request id", "server_error", None, None)
+    return JSONResponse(body, HTTPStatus.INTERNAL_SERVER_ERROR)

@@ -1,0 +1,82 @@
+"""Files: upload, list, retrieve, content, delete."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Form, Query, UploadFile
+from fastapi.responses import StreamingResponse
+
+from api.dependencies import ArtifactsDep, CallerDep
+from api.routes.lists import ListObject, list_object
+from manyicl_core.errors import InvalidRequest, TooLarge
+from manyicl_core.settings import get_settings
+from manyicl_core.store.files import service
+from manyicl_core.store.files.schemas import UPLOAD_PURPOSES, FileDeleted, FileObject, file_object
+from manyicl_core.store.session import transaction
+
+router = APIRouter(prefix="/files", tags=["files"])
+
+
+@router.post("")
+def create_file(
+    caller: CallerDep,
+    artifacts: ArtifactsDep,
+    file: UploadFile,
+    purpose: Annotated[str, Form()],
+) -> FileObject:
+    """Upload a file; one for fine-tuning is checked line by line."""
+    if purpose not in UPLOAD_PURPOSES:
+        raise InvalidRequest(f"purpose: {purpose!r} is not one of {', '.join(UPLOAD_PURPOSES)}", "purpose")
+    largest = get_settings().max_file_bytes
+    if (file.size or 0) > largest:
+        raise TooLarge(f"file: {file.size} bytes; a file may have {largest}", "file")
+    with tempfile.NamedTemporaryFile() as copy:
+        shutil.copyfileobj(file.file, copy)
+        copy.flush()
+        with transaction() as session:
+            row = service.create_file(
+                session, artifacts, caller.project_id, Path(copy.name), file.filename or "file", purpose
+            )
+    return file_object(row)
+
+
+@router.get("")
+def list_files(
+    caller: CallerDep,
+    purpose: str | None = None,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
+    order: Literal["asc", "desc"] = "desc",
+) -> ListObject[FileObject]:
+    """The project's files."""
+    with transaction() as session:
+        page = service.list_files(session, caller.project_id, purpose, after, limit, order == "asc")
+    return list_object([file_object(row) for row in page.rows], page.has_more)
+
+
+@router.get("/{file_id}")
+def retrieve_file(caller: CallerDep, file_id: str) -> FileObject:
+    """One file's description."""
+    with transaction() as session:
+        return file_object(service.get_file(session, caller.project_id, file_id))
+
+
+@router.get("/{file_id}/content")
+def file_content(caller: CallerDep, artifacts: ArtifactsDep, file_id: str) -> StreamingResponse:
+    """One file's bytes."""
+    with transaction() as session:
+        file = service.get_file(session, caller.project_id, file_id)
+    headers = {"content-length": str(file.bytes), "content-disposition": "attachment"}
+    return StreamingResponse(
+        artifacts.stream(service.content_key(file.id)), media_type="application/octet-stream", headers=headers
+    )
+
+
+@router.delete("/{file_id}")
+def delete_file(caller: CallerDep, artifacts: ArtifactsDep, file_id: str) -> FileDeleted:
+    """Delete a file; jobs made from it keep their own copy of the examples."""
+    with transaction() as session:
+        service.delete_file(session, artifacts, caller.project_id, file_id)
+    return FileDeleted(id=file_id)

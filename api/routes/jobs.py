@@ -1,0 +1,72 @@
+"""Fine-tuning jobs: create, list, retrieve, cancel, events."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+
+from api.dependencies import ArtifactsDep, CallerDep
+from api.routes.lists import ListObject, list_object
+from manyicl_core.store.jobs import service
+from manyicl_core.store.jobs.hints import publish_hint
+from manyicl_core.store.jobs.options import CreateJob
+from manyicl_core.store.jobs.schemas import EventObject, JobObject, event_object, job_object
+from manyicl_core.store.session import transaction
+
+router = APIRouter(prefix="/fine_tuning/jobs", tags=["fine-tuning"])
+
+_Limit = Annotated[int, Query(ge=1, le=1000)]
+
+
+@router.post("")
+def create_job(caller: CallerDep, artifacts: ArtifactsDep, body: CreateJob) -> JobObject:
+    """Check files and options, and queue a job."""
+    with transaction() as session:
+        job = service.create_job(session, artifacts, caller.project_id, body)
+    # After the commit: a worker that gets the hint must find the row.
+    publish_hint(job.id)
+    return job_object(job, [])
+
+
+@router.get("")
+def list_jobs(
+    request: Request, caller: CallerDep, after: str | None = None, limit: _Limit = 20
+) -> ListObject[JobObject]:
+    """The project's jobs, newest first; ``metadata[key]=value`` filters."""
+    pairs = request.query_params.multi_items()
+    metadata = {
+        name.removeprefix("metadata[").removesuffix("]"): value
+        for name, value in pairs
+        if name.startswith("metadata[") and name.endswith("]")
+    }
+    with transaction() as session:
+        page = service.list_jobs(session, caller.project_id, after, limit, metadata or None)
+        results = service.job_results(session, [job.id for job in page.rows])
+    return list_object([job_object(job, results[job.id]) for job in page.rows], page.has_more)
+
+
+@router.get("/{job_id}")
+def retrieve_job(caller: CallerDep, job_id: str) -> JobObject:
+    """One job."""
+    with transaction() as session:
+        job = service.get_job(session, caller.project_id, job_id)
+        results = service.job_results(session, [job.id])
+    return job_object(job, results[job.id])
+
+
+@router.post("/{job_id}/cancel")
+def cancel_job(caller: CallerDep, job_id: str) -> JobObject:
+    """Cancel a waiting job, or stop a running one within seconds."""
+    with transaction() as session:
+        job = service.cancel_job(session, caller.project_id, job_id)
+        results = service.job_results(session, [job.id])
+    return job_object(job, results[job.id])
+
+
+@router.get("/{job_id}/events")
+def list_events(
+    caller: CallerDep, job_id: str, after: str | None = None, limit: _Limit = 20
+) -> ListObject[EventObject]:
+    """What happened to a job, newest first."""
+    with transaction() as session:
+        page = service.list_events(session, caller.project_id, job_id, after, limit)
+    return list_object([event_object(event) for event in page.rows], page.has_more)

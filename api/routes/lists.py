@@ -1,0 +1,34 @@
+"""OpenAI's list bodies."""
+
+from collections.abc import Sequence
+from typing import Generic, Literal, Protocol, TypeVar
+
+from pydantic import BaseModel
+
+
+class _Identified(Protocol):
+    id: str
+
+
+Item = TypeVar("Item", bound=BaseModel)
+
+
+class ListObject(BaseModel, Generic[Item]):
+    """A page; the client goes on with ``after=last_id`` while ``has_more``."""
+
+    object: Literal["list"] = "list"
+    data: list[Item]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+
+
+def list_object(items: Sequence[Item], has_more: bool = False) -> ListObject[Item]:
+    """Items as a page."""
+    ids = [item.id for item in items]  # type: ignore[attr-defined]
+    return ListObject(
+        data=list(items),
+        has_more=has_more,
+        first_id=ids[0] if ids else None,
+        last_id=ids[-1] if ids else None,
+    )

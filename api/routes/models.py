@@ -1,0 +1,33 @@
+"""Models: list, retrieve, delete. Ids hold ``/`` and ``:``, hence the path parameters."""
+
+from fastapi import APIRouter
+
+from api.dependencies import CallerDep
+from api.routes.lists import ListObject, list_object
+from manyicl_core.store.models import service
+from manyicl_core.store.models.schemas import ModelDeleted, ModelObject
+from manyicl_core.store.session import transaction
+
+router = APIRouter(prefix="/models", tags=["models"])
+
+
+@router.get("")
+def list_models(caller: CallerDep) -> ListObject[ModelObject]:
+    """The base model and the project's fine-tuned ones."""
+    with transaction() as session:
+        return list_object(service.list_models(session, caller.project_id))
+
+
+@router.get("/{model:path}")
+def retrieve_model(caller: CallerDep, model: str) -> ModelObject:
+    """One model."""
+    with transaction() as session:
+        return service.get_model(session, caller.project_id, model)
+
+
+@router.delete("/{model:path}")
+def delete_model(caller: CallerDep, model: str) -> ModelDeleted:
+    """Delete a fine-tuned model."""
+    with transaction() as session:
+        service.delete_model(session, caller.project_id, model)
+    return ModelDeleted(id=model)

@@ -1,0 +1,125 @@
+"""``manyicl``: start the service or one of its processes, pull models, make keys."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from manyicl_core.base_models.catalog import known_base_models
+from manyicl_core.base_models.pull import PullFailed, pull_base_model
+from manyicl_core.child_process import passive_threads
+from manyicl_core.settings import MissingSetting, Settings, get_settings, required_secret, required_text
+
+app = typer.Typer(name="manyicl", help="Many-shot in-context fine-tuning as a service.", no_args_is_help=True)
+models_app = typer.Typer(help="Base models.", no_args_is_help=True)
+keys_app = typer.Typer(help="API keys.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+app.add_typer(keys_app, name="keys")
+
+_out = Console(highlight=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_PROCESS_SETTINGS = ("database_url", "broker_url", "storage_url", "engine_url", "secret_key")
+
+
+def _fail(message: str) -> NoReturn:
+    """One clear line, and a failing status."""
+    _err.print(f"manyicl: {message}", markup=False)
+    raise typer.Exit(1)
+
+
+@app.command()
+def up(
+    data_dir: Annotated[Path, typer.Option(help="Where everything is kept.")] = Path("manyicl-data"),
+    port: Annotated[int, typer.Option(help="Port of the API.", min=1, max=65535)] = 8000,
+) -> None:
+    """Start the whole service in the foreground: PostgreSQL, Valkey, migrations, engine, api, worker."""
+    from manyicl_core.cli.up import CannotStart, run_service
+
+    try:
+        run_service(data_dir, port, _out)
+    except (CannotStart, PullFailed) as error:
+        _fail(str(error))
+
+
+@app.command()
+def api() -> None:
+    """Start the REST API alone."""
+    settings = _settings(*_PROCESS_SETTINGS)
+    listen = ["--host", settings.host, "--port", str(settings.port)]
+    _become("uvicorn", "--factory", "api.serve:create_logged_app", *listen, "--no-access-log", "--timeout-graceful-shutdown", "5")
+
+
+@app.command()
+def worker(
+    concurrency: Annotated[int, typer.Option(help="Jobs at a time; one a GPU.", min=1)] = 1,
+) -> None:
+    """Start a worker alone: it takes jobs and runs their trainers."""
+    _settings("database_url", "broker_url", "storage_url")
+    _become(
+        "celery", "-A", "worker.celery_app", "worker", "--pool=prefork", f"--concurrency={concurrency}",
+        "--without-gossip", "--without-mingle", "--loglevel=warning",
+    )  # fmt: skip
+
+
+@app.command()
+def engine() -> None:
+    """Start the inference engine alone."""
+    _settings("storage_url")
+    _become("manyicl_core.inference")
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to the newest shape."""
+    settings = _settings("database_url")
+    from manyicl_core.store.migrate import migrate as apply
+
+    apply(required_secret(settings, "database_url"))
+    _out.print("the database is up to date")
+
+
+@models_app.command("pull")
+def models_pull() -> None:
+    """Get the base model's files, once, from the first source that answers."""
+    try:
+        pull_base_model(known_base_models()[0], _out.print)
+    except PullFailed as error:
+        _fail(str(error))
+
+
+@keys_app.command("create")
+def keys_create(
+    project: Annotated[str, typer.Option(help="The project that the key opens; made if need be.")] = "default",
+) -> None:
+    """Make an API key and print it, once."""
+    _settings("database_url", "secret_key")
+    from manyicl_core.store.projects.service import create_key, get_or_create_project
+    from manyicl_core.store.session import transaction
+
+    with transaction() as session:
+        secret = create_key(session, get_or_create_project(session, project))
+    _out.print(secret, markup=False)
+
+
+def _settings(*needed: str) -> Settings:
+    settings = get_settings()
+    try:
+        for name in needed:
+            (required_text if name in ("storage_url", "engine_url") else required_secret)(settings, name)
+    except MissingSetting as error:
+        _fail(str(error))
+    return settings
+
+
+def _become(module: str, *arguments: str) -> NoReturn:
+    """Turn this process into ``python -m module``: signals reach it without a go-between."""
+    command = [sys.executable, "-m", module, *arguments]
+    os.execve(sys.executable, command, passive_threads(dict(os.environ)))
+
+
+if __name__ == "__main__":
+    app()

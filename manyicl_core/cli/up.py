@@ -1,0 +1,221 @@
+"""``manyicl up``: the whole service in one foreground process and one data folder."""
+
+import errno
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO
+
+import httpx2
+from rich.console import Console
+from sqlalchemy.exc import SQLAlchemyError
+
+from manyicl_core.base_models.catalog import known_base_models
+from manyicl_core.base_models.pull import pull_base_model
+from manyicl_core.child_process import passive_threads, spawn
+from manyicl_core.cli.services import Service, ServiceDidNotStart, Services
+from manyicl_core.embedded import EmbeddedPostgres, EmbeddedServiceFailed, EmbeddedValkey, free_port
+from manyicl_core.errors import Unauthorized
+from manyicl_core.settings import get_settings
+from manyicl_core.store.jobs.hints import get_celery
+from manyicl_core.store.migrate import migrate
+from manyicl_core.store.projects.service import authenticate, create_key, get_or_create_project
+from manyicl_core.store.session import transaction
+
+_NEEDED_BYTES = 300 * 1024 * 1024
+_HOST = "127.0.0.1"
+
+
+class CannotStart(RuntimeError):
+    """Why the service cannot start here, and what to do."""
+
+
+def run_service(data_dir: Path, port: int, console: Console) -> None:
+    """Start everything, watch it until SIGINT or SIGTERM, stop everything.
+
+    Raises:
+        CannotStart: with the reason and the remedy.
+    """
+    folder = data_dir.expanduser().resolve()
+    try:
+        lock = _lock(folder)
+        _check_room(folder)
+        _check_port(port)
+        ServiceRun(folder, port, console).run()
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise CannotStart(f"the disk of {folder} is full; free some space and start again") from error
+        raise
+    except (ServiceDidNotStart, EmbeddedServiceFailed) as error:
+        raise CannotStart(f"{error}; see {folder / 'logs'}") from error
+    lock.close()
+
+
+def _lock(folder: Path) -> IO[str]:
+    """Hold the folder; the kernel lets go of it when this process ends, however that happens."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / "lock").open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise CannotStart(f"another `manyicl up` runs on {folder}; stop it, or give another --data-dir") from None
+    return lock
+
+
+def _check_room(folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < _NEEDED_BYTES:
+        raise CannotStart(
+            f"the disk of {folder} has {free >> 20} MB left and {_NEEDED_BYTES >> 20} MB are needed; free some space"
+        )
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError:
+            raise CannotStart(f"port {port} is taken; stop what listens there, or give another --port") from None
+
+
+class ServiceRun:
+    """One run of the service, from start to stop."""
+
+    def __init__(self, folder: Path, port: int, console: Console) -> None:
+        self._folder = folder
+        self._port = port
+        self._console = console
+        self._services = Services(self._say)
+        self._stopping = False
+        self._logs = folder / "logs"
+        self._postgres = EmbeddedPostgres(folder / "postgres")
+        self._valkey = EmbeddedValkey.make(folder / "valkey")
+        self._engine_port = free_port()
+
+    def run(self) -> None:
+        """Start, watch, stop."""
+        for signal_ in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(signal_, self._stop)
+        self._logs.mkdir(exist_ok=True)
+        (self._folder / "work").mkdir(exist_ok=True)
+        try:
+            self._start()
+            while not self._stopping:
+                self._services.restart_dead()
+                time.sleep(0.2)
+        finally:
+            self._say("stopping")
+            self._services.stop_all()
+            self._say("stopped")
+
+    def _stop(self, *_: object) -> None:
+        self._stopping = True
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False)
+
+    def _start(self) -> None:
+        # Before the servers: it can take a minute, and they would idle.
+        pull_base_model(known_base_models()[0], self._say)
+        self._use_settings()
+        self._postgres.prepare()
+        postgres = Service("postgres", lambda: self._postgres.start(self._logs / "postgres.log"), self._postgres.answers, signal.SIGINT)
+        valkey = Service("valkey", lambda: self._valkey.start(self._logs / "valkey.log"), self._valkey.answers)
+        for service, seconds in ((postgres, 60), (valkey, 30)):
+            self._services.start(service)
+            self._await(service, seconds)
+        migrate(self._postgres.url)
+        key = self._api_key()
+
+        engine = Service("engine", lambda: self._spawn("engine"), lambda: _healthy(self._engine_port), grace_seconds=3)
+        api = Service("api", lambda: self._spawn("api"), lambda: _healthy(self._port))
+        worker = Service("worker", lambda: self._spawn("worker"), _worker_answers, grace_seconds=3)
+        for service in (engine, api, worker):
+            self._services.start(service)
+        for service in (engine, api, worker):
+            self._await(service, 180)
+        if not self._stopping:
+            self._tell(key)
+
+    def _await(self, service: Service, seconds: float) -> None:
+        self._services.await_ready(service, seconds, lambda: self._stopping)
+        if not self._stopping:
+            self._say(f"{service.name} is ready")
+
+    def _use_settings(self) -> None:
+        """The children read these from the environment, and so does this process."""
+        os.environ |= {
+            "MANYICL_DATABASE_URL": self._postgres.url,
+            "MANYICL_BROKER_URL": self._valkey.url,
+            "MANYICL_STORAGE_URL": (self._folder / "artifacts").as_uri(),
+            "MANYICL_ENGINE_URL": f"http://{_HOST}:{self._engine_port}",
+            "MANYICL_ENGINE_PORT": str(self._engine_port),
+            "MANYICL_SECRET_KEY": _kept_secret(self._folder / "secret_key"),
+            "MANYICL_HOST": _HOST,
+            "MANYICL_PORT": str(self._port),
+            "MANYICL_WORK_FOLDER": str(self._folder / "work"),
+        }
+        get_settings.cache_clear()
+
+    def _spawn(self, command: str) -> subprocess.Popen[str]:
+        with (self._logs / f"{command}.log").open("a", encoding="utf-8") as output:
+            arguments = [sys.executable, "-m", "manyicl_core.cli.main", command]
+            return spawn(arguments, passive_threads(dict(os.environ)), output, output)
+
+    def _api_key(self) -> str:
+        """The key of an earlier start, if it still holds, or a new one."""
+        try:
+            key = json.loads((self._folder / "connection.json").read_text(encoding="utf-8"))["api_key"]
+            with transaction() as session:
+                authenticate(session, key)
+        except (OSError, ValueError, KeyError, Unauthorized, SQLAlchemyError):
+            with transaction() as session:
+                key = create_key(session, get_or_create_project(session, "default"))
+        assert isinstance(key, str)
+        return key
+
+    def _tell(self, key: str) -> None:
+        base_url = f"http://{_HOST}:{self._port}/v1"
+        path = self._folder / "connection.json"
+        _write_private(path, json.dumps({"base_url": base_url, "api_key": key}, indent=2) + "\n")
+        self._say(f"\nManyICL serves {base_url}")
+        self._say(f"API key: {key}")
+        self._say(f"Both are in {path}. Logs are in {self._logs}. Ctrl-C stops everything.")
+
+
+def _kept_secret(path: Path) -> str:
+    if not path.exists():
+        _write_private(path, secrets.token_urlsafe(32))
+    return path.read_text(encoding="utf-8")
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    temporary.rename(path)
+
+
+def _healthy(port: int) -> bool:
+    try:
+        return httpx2.get(f"http://{_HOST}:{port}/health", timeout=2).is_success
+    except httpx2.HTTPError:
+        return False
+
+
+def _worker_answers() -> bool:
+    try:
+        return bool(get_celery().control.ping(timeout=0.5))
+    except OSError:
+        return False

@@ -1,0 +1,47 @@
+"""Serve the engine: ``python -m manyicl_core.inference``; settings come from the environment."""
+
+from manyicl_core.job_process import wait_passively
+
+wait_passively()
+
+import tempfile  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import torch  # noqa: E402
+import uvicorn  # noqa: E402
+from tokenizers import Tokenizer  # noqa: E402
+from transformers import AutoTokenizer  # noqa: E402
+
+from manyicl_core.base_models.catalog import base_model_folder, known_base_models  # noqa: E402
+from manyicl_core.base_models.load import compute_device, compute_dtype, load_base_model  # noqa: E402
+from manyicl_core.inference.adapters import Adapters  # noqa: E402
+from manyicl_core.inference.engine import Engine  # noqa: E402
+from manyicl_core.inference.language_model import LanguageModel  # noqa: E402
+from manyicl_core.inference.prefix_store import PrefixStore  # noqa: E402
+from manyicl_core.inference.server import create_app  # noqa: E402
+from manyicl_core.logging import configure_logging  # noqa: E402
+from manyicl_core.objects import open_store  # noqa: E402
+from manyicl_core.settings import get_settings, required_text  # noqa: E402
+
+
+def main() -> None:
+    """Load the model and serve until stopped."""
+    settings = get_settings()
+    configure_logging("engine", settings.log_json)
+    torch.set_num_threads(settings.threads)
+    entry = known_base_models()[0]
+    folder = base_model_folder(entry)
+    device = compute_device()
+    model = LanguageModel(load_base_model(folder, device, compute_dtype(device)))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    store = open_store(required_text(settings, "storage_url"))
+    with tempfile.TemporaryDirectory(dir=settings.work_folder, prefix="manyicl-engine-") as scratch:
+        adapters = Adapters(model, store, Path(scratch), settings.max_adapters)
+        texts = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        engine = Engine(model, texts, adapters, PrefixStore(settings.prefix_cache_bytes))
+        app = create_app(engine, tokenizer, entry.id)
+        uvicorn.run(app, host=settings.host, port=settings.engine_port, log_config=None, access_log=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Adapters for the engine: fetched from the artifact store by hash, checked, kept while used."""
+
+import shutil
+from collections import OrderedDict
+from pathlib import Path
+
+from manyicl_core.inference.language_model import LanguageModel
+from manyicl_core.objects import ADAPTER_FILES, ArtifactStore, adapter_key, sha256_of
+
+
+class UnknownAdapter(LookupError):
+    """The artifact store has no adapter of that hash."""
+
+
+class Adapters:
+    """At most ``capacity`` adapters beside the base model, least recently used out first."""
+
+    def __init__(self, model: LanguageModel, store: ArtifactStore, folder: Path, capacity: int) -> None:
+        self._model = model
+        self._store = store
+        self._folder = folder
+        self._capacity = capacity
+        self._attached: OrderedDict[str, None] = OrderedDict()
+
+    def activate(self, sha256: str | None) -> None:
+        """Answer with this adapter, or with the plain base model.
+
+        Raises:
+            UnknownAdapter: the store has none of that hash.
+        """
+        if sha256 is not None:
+            if sha256 not in self._attached:
+                self._attach(sha256)
+            self._attached.move_to_end(sha256)
+        self._model.activate(sha256)
+
+    def _attach(self, sha256: str) -> None:
+        if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
+            raise UnknownAdapter(sha256)
+        folder = self._folder / sha256
+        try:
+            self._store.get_folder(adapter_key(sha256), ADAPTER_FILES, folder)
+            if sha256_of(folder / "adapter_model.safetensors") != sha256:
+                raise UnknownAdapter(f"{sha256}: the stored file has another hash")
+            self._model.attach(sha256, folder)
+        except FileNotFoundError as error:
+            raise UnknownAdapter(sha256) from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._attached[sha256] = None
+        while len(self._attached) > self._capacity:
+            oldest, _ = self._attached.popitem(last=False)
+            self._model.detach(oldest)

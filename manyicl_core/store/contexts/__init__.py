@@ -1,0 +1,1 @@
+"""Contexts: demonstrations before a query, as the engine wants them."""

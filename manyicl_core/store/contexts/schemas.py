@@ -1,0 +1,51 @@
+"""The ``manyicl`` object of a chat completion: which task or examples the query belongs to."""
+
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+_Text = Annotated[str, StringConstraints(min_length=1, max_length=100_000, pattern=r"\S")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class ContextExample(_Strict):
+    """One demonstration."""
+
+    input: _Text
+    output: _Text
+
+
+class InlineContext(_Strict):
+    """A task given by demonstrations alone, in the order in which they are shown.
+
+    With ``labels`` the answer is always one of them.
+    """
+
+    instruction: Annotated[str, StringConstraints(max_length=4000)] = ""
+    labels: Annotated[list[_Text], Field(min_length=2, max_length=1000)] | None = None
+    examples: Annotated[list[ContextExample], Field(max_length=10_000)] = []
+
+    @model_validator(mode="after")
+    def _outputs_are_labels(self) -> Self:
+        if self.labels is not None:
+            for index, example in enumerate(self.examples):
+                if example.output.strip() not in {label.strip() for label in self.labels}:
+                    raise ValueError(f"examples[{index}].output is not one of the labels; correct it or add the label")
+        return self
+
+
+class ManyiclChat(_Strict):
+    """Either ``task``, one of the tasks of a fine-tuned model's job, or a ``context``."""
+
+    task: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    context: InlineContext | None = None
+    max_shots: Annotated[int, Field(ge=0, le=10_000)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.task is None) == (self.context is None):
+            raise ValueError("give either task or context")
+        return self

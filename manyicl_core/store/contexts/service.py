@@ -1,0 +1,82 @@
+"""Put a query behind its demonstrations, token for token as in training."""
+
+from dataclasses import dataclass
+
+from manyicl_core.base_models.catalog import base_model_folder, context_length
+from manyicl_core.base_models.tokenizer import load_encoder
+from manyicl_core.errors import InvalidRequest, NotFound
+from manyicl_core.method.contexts import draw_context
+from manyicl_core.method.encoding import ANSWER_TEMPLATE, escape_answer
+from manyicl_core.method.tasks import Task
+from manyicl_core.objects import ArtifactStore
+from manyicl_core.store.contexts.schemas import InlineContext, ManyiclChat
+from manyicl_core.store.jobs.datasets import load_dataset
+from manyicl_core.store.models.service import ServedModel
+
+ANSWER_ROOM = 256
+
+
+@dataclass(frozen=True, slots=True)
+class HostedPrompt:
+    """What the engine needs for one query.
+
+    Attributes:
+        tokens: ids of context and query.
+        context_tokens: how many of them are the context.
+        shots: demonstrations in the context.
+        stop_token: ends the answer.
+        choices: the texts that the answer may be, or None.
+    """
+
+    tokens: tuple[int, ...]
+    context_tokens: int
+    shots: int
+    stop_token: int
+    choices: list[str] | None
+
+
+def hosted_prompt(store: ArtifactStore, model: ServedModel, request: ManyiclChat, query: str) -> HostedPrompt:
+    """The prompt for ``query`` under the request's task or context.
+
+    Raises:
+        NotFound: the model has no such task.
+        InvalidRequest: context and query are longer than the model reads.
+    """
+    encoder = load_encoder(base_model_folder(model.base))
+    room = context_length(model.base) - len(encoder.query(query)) - ANSWER_ROOM
+    if request.context is not None:
+        context, shots = _inline_tokens(model, request.context, request.max_shots)
+        labels = request.context.labels
+    else:
+        assert request.task is not None
+        task = next((task for task in _tasks(store, model) if task.definition.name == request.task), None)
+        if task is None:
+            raise NotFound("task of this model", request.task, "manyicl.task")
+        shots_asked = len(task.demonstrations) if request.max_shots is None else request.max_shots
+        limit = min(room, model.trained_tokens) if request.max_shots is None else room
+        drawn = draw_context(encoder, task.definition, task.demonstrations, shots_asked, limit)
+        context, shots, labels = drawn.tokens, drawn.shots, task.definition.labels
+    if len(context) > room:
+        raise InvalidRequest(
+            f"the context has {len(context)} tokens and {max(room, 0)} fit beside this query and its answer; "
+            "lower max_shots or shorten the query",
+            "manyicl.max_shots",
+            "context_length_exceeded",
+        )
+    choices = None
+    if labels is not None:
+        choices = [ANSWER_TEMPLATE.format(output=escape_answer(label.strip())) for label in labels]
+    return HostedPrompt((*context, *encoder.query(query)), len(context), shots, encoder.stop, choices)
+
+
+def _inline_tokens(model: ServedModel, context: InlineContext, max_shots: int | None) -> tuple[tuple[int, ...], int]:
+    encoder = load_encoder(base_model_folder(model.base))
+    examples = context.examples[:max_shots]
+    encoded = [encoder.example(example.input, example.output) for example in examples]
+    return tuple(encoder.context(context.instruction, encoded)), len(encoded)
+
+
+def _tasks(store: ArtifactStore, model: ServedModel) -> list[Task]:
+    if model.dataset is None:
+        return []
+    return load_dataset(store, model.dataset)

@@ -1,0 +1,1 @@
+"""Alembic migrations: the one way in which the database's shape changes."""
