@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from manyicl_core.method.sequences import EncodedTask
 from manyicl_core.method.encoding import Encoder
-from manyicl_core.method.tasks import Example, Task, TaskDefinition
+from manyicl_core.method.tasks import MAX_INSTRUCTION_CHARACTERS, Example, Task, TaskDefinition
 
 MAX_LINE_CHARACTERS = 1_000_000
 _REPORTED = 10
@@ -110,6 +110,7 @@ def _parse_row(text: str, number: int) -> Row:
         row = _TaskLine.model_validate(content)
     except ValidationError as error:
         raise ValueError(_first_problem(error)) from None
+    _refuse_nul(row.task)
     return Row(row.task, None, _example(row.input, row.output, number))
 
 
@@ -118,6 +119,12 @@ def _chat_row(line: _ChatLine, number: int) -> Row:
     instruction = ""
     if messages[0].role == "system":
         instruction = messages[0].content.strip()
+        _refuse_nul(instruction)
+        if len(instruction) > MAX_INSTRUCTION_CHARACTERS:
+            raise ValueError(
+                f"the system message has {len(instruction)} characters; "
+                f"an instruction may have {MAX_INSTRUCTION_CHARACTERS}"
+            )
         messages = messages[1:]
     if [message.role for message in messages] != ["user", "assistant"]:
         raise ValueError(
@@ -129,9 +136,17 @@ def _chat_row(line: _ChatLine, number: int) -> Row:
 
 
 def _example(input_text: str, output: str, number: int) -> Example:
-    if "\x00" in input_text or "\x00" in output:
+    _refuse_nul(input_text + output)
+    example = Example(input=input_text.strip(), output=output.strip(), line=number)
+    # Python strips a few control characters that the pattern of the field takes for text.
+    if not example.input or not example.output:
+        raise ValueError("the input or the output is empty; give it some text")
+    return example
+
+
+def _refuse_nul(text: str) -> None:
+    if "\x00" in text:
         raise ValueError("a NUL character; remove it")
-    return Example(input=input_text.strip(), output=output.strip(), line=number)
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 Metric = Literal["accuracy", "exact_match", "f1", "rouge_l"]
 Role = Literal["train", "heldout"]
 
+MAX_INSTRUCTION_CHARACTERS = 4000
+
 
 class Example(BaseModel):
     """One (input, output) pair; ``line`` is its 1-based line in the file it came from."""
@@ -28,7 +30,7 @@ class TaskDefinition(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     name: str = Field(min_length=1, max_length=64)
-    instruction: str = Field(default="", max_length=4000)
+    instruction: str = Field(default="", max_length=MAX_INSTRUCTION_CHARACTERS)
     family: str = Field(default="", max_length=64)
     labels: list[str] | None = Field(default=None, min_length=2, max_length=1000)
     metric: Metric = "exact_match"

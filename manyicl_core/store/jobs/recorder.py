@@ -150,8 +150,9 @@ def record_cancelled(session: Session, claim: Claim) -> None:
 
 def _finish(session: Session, job: Job, state: str, level: str, message: str) -> None:
     assert state in ALLOWED[job.state]
+    finished_at = session.scalar(select(func.now()))
     job.state = state
-    job.finished_at = session.scalar(select(func.now()))
+    job.finished_at = finished_at
     job.estimated_finish = None
     job.lease_expires_at = None
     add_event(session, job.id, level, message)

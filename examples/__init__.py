@@ -1,0 +1,1 @@
+"""Sample tasks and the demo."""

@@ -1,0 +1,169 @@
+from typing import Any
+
+import openai
+import pytest
+from openai import OpenAI
+
+from tests.services import BASE_MODEL
+
+CONTEXT = {
+    "instruction": "Name the colour.",
+    "labels": ["red", "dark blue"],
+    "examples": [{"input": f"thing {n}", "output": "red" if n % 2 else "dark blue"} for n in range(6)],
+}
+
+
+def ask(client: OpenAI, query: str = "thing 9", **manyicl: Any) -> openai.types.chat.ChatCompletion:
+    return client.chat.completions.create(
+        model=BASE_MODEL,
+        messages=[{"role": "user", "content": query}],
+        extra_body={"manyicl": manyicl or {"context": CONTEXT}},
+    )
+
+
+def cached_tokens(answer: openai.types.chat.ChatCompletion) -> int:
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens_details is not None
+    return answer.usage.prompt_tokens_details.cached_tokens or 0
+
+
+def test_a_plain_chat_has_every_field(client: OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model=BASE_MODEL, messages=[{"role": "user", "content": "Hello"}], max_tokens=5, temperature=0
+    )
+    assert answer.object == "chat.completion"
+    assert answer.model == BASE_MODEL
+    assert answer.choices[0].message.role == "assistant"
+    assert answer.choices[0].finish_reason in ("stop", "length")
+    assert answer.usage is not None
+    assert 1 <= answer.usage.completion_tokens <= 5
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+
+
+def test_greedy_chats_and_seeded_chats_repeat_themselves(client: OpenAI) -> None:
+    def answer(**options: Any) -> str:
+        completion = client.chat.completions.create(
+            model=BASE_MODEL, messages=[{"role": "user", "content": "Hello"}], max_tokens=12, **options
+        )
+        return str(completion.choices[0].message.content)
+
+    assert answer(temperature=0) == answer(temperature=0)
+    assert answer(temperature=1.5, seed=3) == answer(temperature=1.5, seed=3)
+    assert len({answer(temperature=1.5, seed=seed) for seed in range(5)}) > 1
+
+
+def test_a_stream_gives_the_same_text_as_a_whole_answer(client: OpenAI) -> None:
+    messages: Any = [{"role": "user", "content": "Hello"}]
+    whole = client.chat.completions.create(model=BASE_MODEL, messages=messages, max_tokens=12, temperature=0)
+    chunks = list(
+        client.chat.completions.create(
+            model=BASE_MODEL,
+            messages=messages,
+            max_tokens=12,
+            temperature=0,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1]) == whole.choices[0].message.content
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
+    assert (chunks[-1].choices, chunks[-1].usage) == ([], whole.usage)
+    assert len({chunk.id for chunk in chunks}) == 1
+
+
+def test_a_stop_string_ends_the_answer_before_it(client: OpenAI) -> None:
+    messages: Any = [{"role": "user", "content": "Hello"}]
+    text = client.chat.completions.create(model=BASE_MODEL, messages=messages, max_tokens=20, temperature=0)
+    full = str(text.choices[0].message.content)
+    stop = full[3:6]
+    cut = client.chat.completions.create(
+        model=BASE_MODEL, messages=messages, max_tokens=20, temperature=0, stop=[stop]
+    )
+    assert cut.choices[0].message.content == full[: full.index(stop)]
+    assert cut.choices[0].finish_reason == "stop"
+
+
+def test_a_context_is_compiled_once_and_its_answers_are_labels(client: OpenAI) -> None:
+    context = {**CONTEXT, "instruction": "Name the colour, once."}
+    first = ask(client, "thing 10", context=context)
+    second = ask(client, "thing 11", context=context)
+    assert {first.choices[0].message.content, second.choices[0].message.content} <= {"red", "dark blue"}
+    assert first.model_extra is not None
+    told = first.model_extra["manyicl"]
+    assert told["shots"] == 6
+    assert cached_tokens(first) == 0
+    assert cached_tokens(second) == told["context_tokens"]
+
+
+def test_an_answer_is_a_label_at_any_temperature(client: OpenAI) -> None:
+    for seed in range(5):
+        answer = client.chat.completions.create(
+            model=BASE_MODEL,
+            messages=[{"role": "user", "content": "thing 3"}],
+            temperature=2,
+            seed=seed,
+            extra_body={"manyicl": {"context": CONTEXT}},
+        )
+        assert answer.choices[0].message.content in ("red", "dark blue")
+
+
+def test_max_shots_shortens_the_context(client: OpenAI) -> None:
+    answer = ask(client, context=CONTEXT, max_shots=2)
+    assert answer.model_extra is not None
+    assert answer.model_extra["manyicl"]["shots"] == 2
+
+
+def test_a_streamed_query_gives_the_same_answer(client: OpenAI) -> None:
+    whole = ask(client)
+    chunks = client.chat.completions.create(
+        model=BASE_MODEL,
+        messages=[{"role": "user", "content": "thing 9"}],
+        stream=True,
+        extra_body={"manyicl": {"context": CONTEXT}},
+    )
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == whole.choices[0].message.content
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"tools": []}, "tools"),
+        ({"n": 2}, "n"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "user", "content": 3}]}, "messages.0.content"),
+        ({"temperature": 3}, "temperature"),
+        ({"model": "gpt-99"}, "model"),
+        ({"manyicl": {}}, "manyicl"),
+        ({"manyicl": {"task": "colour"}}, "manyicl.task"),
+        ({"manyicl": {"context": {"labels": ["one"]}}}, "manyicl.context.labels"),
+        ({"manyicl": {"context": {"examples": [{"input": "a"}]}}}, "manyicl.context.examples.0.output"),
+        ({"manyicl": {"context": {"examples": [{"input": "w " * 4000, "output": "b"}]}}}, "manyicl.max_shots"),
+        (
+            {"manyicl": {"context": {}}, "messages": [{"role": "system", "content": "x"}]},
+            "messages",
+        ),
+    ],
+)
+def test_a_wrong_field_is_named(client: OpenAI, body: dict[str, Any], param: str) -> None:
+    request = {"model": BASE_MODEL, "messages": [{"role": "user", "content": "x"}], **body}
+    with pytest.raises((openai.BadRequestError, openai.NotFoundError)) as refused:
+        client.post("/chat/completions", body=request, cast_to=object)
+    assert refused.value.param == param
+
+
+def test_a_prompt_longer_than_the_model_reads_is_refused_with_its_length(client: OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="tokens"):
+        client.chat.completions.create(model=BASE_MODEL, messages=[{"role": "user", "content": "word " * 5000}])
+
+
+def test_harmless_fields_are_accepted(client: OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model=BASE_MODEL,
+        messages=[{"role": "user", "content": [{"type": "text", "text": "Hi"}]}],
+        max_completion_tokens=2,
+        user="me",
+        store=False,
+        metadata={"a": "b"},
+    )
+    assert answer.choices[0].message.role == "assistant"

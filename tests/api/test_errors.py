@@ -1,0 +1,53 @@
+import httpx2
+import openai
+import pytest
+from openai import OpenAI
+
+from manyicl_core.store.session import transaction
+from manyicl_core.store.tables import ApiKey
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/v1/nothing", 404), ("PUT", "/v1/files", 405), ("GET", "/v1/files?limit=0", 400)],
+)
+def test_every_error_is_the_envelope_with_a_request_id(
+    installation: str, api_key: str, method: str, path: str, status: int
+) -> None:
+    url = installation.removesuffix("/v1") + path
+    response = httpx2.request(method, url, headers={"authorization": f"Bearer {api_key}"})
+    assert response.status_code == status
+    assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+    assert response.headers["x-request-id"].startswith("req_")
+
+
+def test_a_body_that_is_no_json_is_refused(installation: str, api_key: str) -> None:
+    headers = {"authorization": f"Bearer {api_key}", "content-type": "application/json"}
+    response = httpx2.post(f"{installation}/fine_tuning/jobs", content=b"{", headers=headers)
+    assert response.status_code == 400
+    assert "JSON" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("key", ["sk-wrong", "sk-manyicl-" + "x" * 43])
+def test_a_wrong_key_is_unauthorized(installation: str, key: str) -> None:
+    with OpenAI(base_url=installation, api_key=key, max_retries=0) as stranger:
+        with pytest.raises(openai.AuthenticationError) as refused:
+            stranger.models.list()
+    assert refused.value.code == "invalid_api_key"
+    assert refused.value.request_id
+
+
+def test_no_key_is_unauthorized(installation: str) -> None:
+    assert httpx2.get(f"{installation}/models").status_code == 401
+
+
+def test_keys_are_stored_as_hashes_only(client: OpenAI, api_key: str) -> None:
+    with transaction() as session:
+        stored = [key.hash for key in session.query(ApiKey)]
+    assert stored
+    assert not any(api_key in value or value in api_key for value in stored)
+
+
+def test_health_tells_of_database_and_engine(installation: str) -> None:
+    response = httpx2.get(installation.removesuffix("/v1") + "/health")
+    assert response.json() == {"database": True, "engine": True}

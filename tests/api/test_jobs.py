@@ -1,0 +1,125 @@
+import json
+from typing import Any
+
+import openai
+import pytest
+from openai import OpenAI
+
+from tests.jobs import TASKS, create_job, example_lines, upload
+from tests.services import BASE_MODEL
+
+
+def test_a_created_job_has_every_field_and_waits(client: OpenAI) -> None:
+    job = create_job(client)
+    assert job.id.startswith("ftjob-")
+    assert job.status == "queued"
+    assert (job.model, job.seed, job.error, job.fine_tuned_model) == (BASE_MODEL, 7, None, None)
+    assert job.result_files == []
+    assert job.hyperparameters.n_epochs == 2
+    assert job.model_extra is not None
+    options = job.model_extra["manyicl"]["options"]
+    assert options["objective"] == "many_icl"
+    assert options["evaluation"] == {"shots": [0, 2], "queries": 3, "draws": 1}
+    assert client.fine_tuning.jobs.retrieve(job.id) == job
+
+
+def test_jobs_are_listed_newest_first_and_filtered_by_metadata(client: OpenAI) -> None:
+    training = upload(client, example_lines(0, 3))
+    made = [
+        client.fine_tuning.jobs.create(model=BASE_MODEL, training_file=training, metadata={"run": str(number)}).id
+        for number in range(3)
+    ]
+    assert [job.id for job in client.fine_tuning.jobs.list(limit=1)] == made[::-1]
+    assert [job.id for job in client.fine_tuning.jobs.list(metadata={"run": "1"})] == [made[1]]
+
+
+def test_events_come_newest_first_in_pages(client: OpenAI) -> None:
+    job = create_job(client)
+    events = list(client.fine_tuning.jobs.list_events(job.id, limit=1))
+    assert [event.message.split()[0] for event in events] == ["Files", "Created"]
+    assert all(event.object == "fine_tuning.job.event" for event in events)
+
+
+def test_a_waiting_job_is_cancelled_at_once_and_cancelling_twice_is_harmless(client: OpenAI) -> None:
+    job = create_job(client)
+    cancelled = client.fine_tuning.jobs.cancel(job.id)
+    assert cancelled.status == "cancelled"
+    assert cancelled.finished_at is not None
+    assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"manyicl": {"objectiv": "many_icl"}}, "manyicl.objectiv"),
+        ({"manyicl": {"objective": "magic"}}, "manyicl.objective"),
+        ({"manyicl": {"lora": {"rank": 0}}}, "manyicl.lora.rank"),
+        ({"manyicl": {"lora": {"target_modules": 3}}}, "manyicl.lora.target_modules"),
+        ({"manyicl": {"max_sequence_tokens": True}}, "manyicl.max_sequence_tokens"),
+        ({"manyicl": {"tasks": [{"name": "a", "metric": "luck"}]}}, "manyicl.tasks.0.metric"),
+        ({"manyicl": {"evaluation": {"shots": [-1]}}}, "manyicl.evaluation.shots.0"),
+        ({"manyicl": {"evaluation": {"shots": [0]}}}, "validation_file"),
+        ({"method": {"type": "dpo"}}, "method.type"),
+        ({"suffix": "has space"}, "suffix"),
+        ({"speed": 9}, "speed"),
+        ({"training_file": "file-missing"}, "training_file"),
+        ({"model": "gpt-99"}, "model"),
+        ({"manyicl": {"max_sequence_tokens": 100_000}}, "manyicl.max_sequence_tokens"),
+    ],
+)
+def test_a_wrong_field_is_named(client: OpenAI, body: dict[str, Any], param: str) -> None:
+    training = upload(client, example_lines(0, 3))
+    request = {"model": BASE_MODEL, "training_file": training, **body}
+    with pytest.raises((openai.BadRequestError, openai.NotFoundError)) as refused:
+        client.post("/fine_tuning/jobs", body=request, cast_to=object)
+    assert refused.value.param == param
+    assert client.fine_tuning.jobs.list().data == []
+
+
+@pytest.mark.parametrize(
+    ("training", "validation", "expected"),
+    [
+        ([{"task": "colour", "input": "x", "output": "green"}], [], "line 4: 'green' is not a label of task 'colour'"),
+        ([{"task": "sum", "input": "word " * 400, "output": "1"}], [], "line 4: the example of task 'sum' takes"),
+        ([{"task": "other", "input": "x", "output": "y"}], [], "line 4: the training file has task 'other'"),
+        (
+            [],
+            [{"task": "sum", "input": " 0 AND 0", "output": "0"}],
+            "line 1 of the validation file: the same input is on line 2 of the training file",
+        ),
+    ],
+)
+def test_a_wrong_line_is_named_when_the_job_is_created(
+    client: OpenAI, training: list[dict[str, str]], validation: list[dict[str, str]], expected: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.fine_tuning.jobs.create(
+            model=BASE_MODEL,
+            training_file=upload(client, example_lines(0, 1) + training),
+            validation_file=upload(client, validation) if validation else None,
+            extra_body={"manyicl": {"tasks": TASKS, "max_sequence_tokens": 256}},
+        )
+    assert expected in refused.value.message
+
+
+def test_chat_lines_are_grouped_by_their_system_message(client: OpenAI) -> None:
+    lines = [
+        {
+            "messages": [
+                {"role": "system", "content": system},
+                {"role": "user", "content": f"{system} {number}"},
+                {"role": "assistant", "content": "yes"},
+            ]
+        }
+        for system in ("Is it round?", "Is it heavy?")
+        for number in range(2)
+    ]
+    job = client.fine_tuning.jobs.create(model=BASE_MODEL, training_file=upload(client, lines))
+    events = [event.message for event in client.fine_tuning.jobs.list_events(job.id)]
+    assert any("2 tasks to train" in message for message in events), json.dumps(events)
+
+
+def test_deleting_the_file_does_not_harm_its_job(client: OpenAI) -> None:
+    job = create_job(client)
+    client.files.delete(job.training_file)
+    assert client.fine_tuning.jobs.retrieve(job.id).status == "queued"

@@ -1,0 +1,20 @@
+"""Fixtures for every test."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from tests.tiny_model import make_tiny_model
+
+pytest_plugins = ["tests.services"]
+
+# The same examples in every run, and no database of failures: a test fails for everybody or for nobody.
+settings.register_profile("manyicl", derandomize=True, deadline=None, max_examples=50, database=None)
+settings.load_profile("manyicl")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random Llama with its tokenizer; read only."""
+    return make_tiny_model(tmp_path_factory.mktemp("model"))

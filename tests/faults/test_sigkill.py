@@ -1,0 +1,86 @@
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+from openai import OpenAI
+from sqlalchemy import select
+
+from manyicl_core.store.session import transaction
+from manyicl_core.store.tables import Checkpoint, Job, JobMetrics
+from tests.jobs import await_state, create_job
+from tests.services import wait_for
+
+StartWorker = Callable[[], subprocess.Popen[str]]
+
+EPOCHS = 60
+
+
+def recorded_checkpoints(job_id: str) -> int:
+    with transaction() as session:
+        return len(session.scalars(select(Checkpoint.step).where(Checkpoint.job_id == job_id)).all())
+
+
+def learnt(job_id: str) -> tuple[str | None, list[dict[str, Any]]]:
+    """The adapter's hash and the metric stream, without the times."""
+    with transaction() as session:
+        rows = session.scalars(select(JobMetrics.values).where(JobMetrics.job_id == job_id).order_by(JobMetrics.step))
+        stream = [
+            {key: value for key, value in row.items() if "second" not in key}
+            for row in rows
+        ]
+        return session.get_one(Job, job_id).adapter_sha256, stream
+
+
+def kill_worker(worker: subprocess.Popen[str]) -> None:
+    """SIGKILL the worker's main process alone; the kernel must take the rest along."""
+    family = psutil.Process(worker.pid).children(recursive=True)
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.wait()
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive, "a trainer outlived its worker"
+
+
+def kill_trainer(worker: subprocess.Popen[str]) -> None:
+    """SIGKILL the trainer alone."""
+    for process in psutil.Process(worker.pid).children(recursive=True):
+        if "manyicl_core.training" in process.cmdline():
+            process.kill()
+
+
+@pytest.mark.parametrize("kill", [kill_worker, kill_trainer])
+def test_a_killed_job_ends_with_the_bytes_of_an_undisturbed_one(
+    client: OpenAI, start_worker: StartWorker, kill: Callable[[subprocess.Popen[str]], None]
+) -> None:
+    worker = start_worker()
+    undisturbed = create_job(client, evaluate=False, n_epochs=EPOCHS)
+    assert await_state(client, undisturbed.id, "succeeded", "failed").status == "succeeded"
+
+    disturbed = create_job(client, evaluate=False, n_epochs=EPOCHS)
+    wait_for(lambda: recorded_checkpoints(disturbed.id) >= 2, "two checkpoints")
+    kill(worker)
+    assert client.fine_tuning.jobs.retrieve(disturbed.id).status == "running"
+    if worker.poll() is not None:
+        start_worker()
+    assert await_state(client, disturbed.id, "succeeded", "failed").status == "succeeded"
+
+    with transaction() as session:
+        assert session.get_one(Job, disturbed.id).fence > 1, "the job was not taken up again"
+    assert learnt(disturbed.id) == learnt(undisturbed.id)
+    events = [event.message for event in client.fine_tuning.jobs.list_events(disturbed.id, limit=1000)]
+    assert any(message.startswith("Training goes on from step") for message in events)
+
+
+def test_a_job_whose_worker_is_always_lost_fails_with_advice(client: OpenAI, start_worker: StartWorker) -> None:
+    job = create_job(client, evaluate=False)
+    with transaction() as session:
+        row = session.get_one(Job, job.id)
+        row.infrastructure_failures = 4
+    start_worker()
+    failed = await_state(client, job.id, "failed", "succeeded")
+    assert failed.error is not None
+    assert failed.error.code == "worker_lost"
+    assert "4 times" in failed.error.message

@@ -1,0 +1,162 @@
+"""Fixtures: a real installation, with private PostgreSQL and Valkey, engine and api over HTTP.
+
+One a test process; every test gets a project of its own, so tests do not see each other.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+import uvicorn
+from fastapi import FastAPI
+from openai import OpenAI
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
+
+from api.app import create_app
+from manyicl_core.base_models.load import load_base_model
+from manyicl_core.child_process import spawn, stop
+from manyicl_core.embedded import EmbeddedPostgres, EmbeddedValkey, free_port
+from manyicl_core.ids import new_id
+from manyicl_core.inference.adapters import Adapters
+from manyicl_core.inference.engine import Engine
+from manyicl_core.inference.language_model import LanguageModel
+from manyicl_core.inference.prefix_store import PrefixStore
+from manyicl_core.inference.server import create_app as create_engine_app
+from manyicl_core.objects import open_store
+from manyicl_core.settings import get_settings
+from manyicl_core.store.engine import get_engine
+from manyicl_core.store.jobs.hints import get_celery
+from manyicl_core.store.migrate import migrate
+from manyicl_core.store.projects.service import create_key, get_or_create_project
+from manyicl_core.store.session import transaction
+
+BASE_MODEL = "tests/tiny-llama"
+
+
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 90) -> None:
+    """Wait for a state, not for time to pass."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"gave up waiting for {what}"
+        time.sleep(0.02)
+
+
+@dataclass
+class Servers:
+    """The private database and broker of this test process."""
+
+    postgres: EmbeddedPostgres
+    valkey: EmbeddedValkey
+    folder: Path
+    broker: subprocess.Popen[str] | None = None
+
+    def start_valkey(self) -> None:
+        """Start the broker, for the first time or after a test has ended it."""
+        if self.broker is not None:
+            self.broker.wait()
+        self.broker = self.valkey.start(self.folder / "valkey.log")
+        wait_for(self.valkey.answers, "valkey")
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    folder = tmp_path_factory.mktemp("servers")
+    postgres = EmbeddedPostgres(folder / "postgres")
+    postgres.prepare()
+    database = postgres.start(folder / "postgres.log")
+    servers_ = Servers(postgres, EmbeddedValkey.make(folder / "valkey"), folder)
+    try:
+        servers_.start_valkey()
+        wait_for(postgres.answers, "postgres")
+        migrate(postgres.url)
+        yield servers_
+    finally:
+        if servers_.broker is not None:
+            stop(servers_.broker, 5)
+        stop(database, 10, signal.SIGINT)
+
+
+@pytest.fixture(scope="session")
+def installation(servers: Servers, tiny_model: Path) -> Iterator[str]:
+    """A running api and engine; gives the api's base URL. Its settings are in the environment."""
+    api_port, engine_port = free_port(), free_port()
+    settings = {
+        "MANYICL_DATABASE_URL": servers.postgres.url,
+        "MANYICL_BROKER_URL": servers.valkey.url,
+        "MANYICL_STORAGE_URL": (servers.folder / "artifacts").as_uri(),
+        "MANYICL_ENGINE_URL": f"http://127.0.0.1:{engine_port}",
+        "MANYICL_SECRET_KEY": "a secret of the tests",
+        "MANYICL_BASE_MODEL": BASE_MODEL,
+        "MANYICL_MODEL_FOLDER": str(tiny_model),
+        "MANYICL_LEASE_SECONDS": "3",
+        "MANYICL_DISPATCH_SECONDS": "0.2",
+        "MANYICL_THREADS": "1",
+    }
+    os.environ.update(settings)
+    for cached in (get_settings, get_engine, get_celery):
+        cached.cache_clear()
+    with serving(_engine_app(tiny_model, servers.folder), engine_port), serving(create_app(), api_port):
+        yield f"http://127.0.0.1:{api_port}/v1"
+    get_engine().dispose()
+
+
+@pytest.fixture
+def api_key(installation: str) -> str:
+    with transaction() as session:
+        return create_key(session, get_or_create_project(session, new_id("p")))
+
+
+@pytest.fixture
+def client(installation: str, api_key: str) -> Iterator[OpenAI]:
+    """The unmodified client, in a project of its own."""
+    with OpenAI(base_url=installation, api_key=api_key, max_retries=0) as client_:
+        yield client_
+
+
+@pytest.fixture
+def start_worker(installation: str, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Starts real workers, as `manyicl worker` does; they end with the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start() -> subprocess.Popen[str]:
+        with (tmp_path / f"worker-{len(started)}.log").open("w", encoding="utf-8") as log:
+            command = [sys.executable, "-m", "manyicl_core.cli.main", "worker"]
+            started.append(spawn(command, dict(os.environ), log, log))
+        return started[-1]
+
+    yield start
+    for process in started:
+        stop(process, 2)
+
+
+@contextmanager
+def serving(app: FastAPI, port: int) -> Iterator[None]:
+    """Serve an application over HTTP from a thread."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, lifespan="on"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    wait_for(lambda: server.started or not thread.is_alive(), "the server")
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def _engine_app(model_folder: Path, scratch: Path) -> FastAPI:
+    torch.set_num_threads(1)
+    model = LanguageModel(load_base_model(model_folder, torch.device("cpu"), torch.float32))
+    store = open_store(os.environ["MANYICL_STORAGE_URL"])
+    adapters = Adapters(model, store, scratch / "adapters", capacity=2)
+    engine = Engine(model, Tokenizer.from_file(str(model_folder / "tokenizer.json")), adapters, PrefixStore(1 << 26))
+    return create_engine_app(engine, AutoTokenizer.from_pretrained(model_folder), BASE_MODEL)

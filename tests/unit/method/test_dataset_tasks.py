@@ -1,0 +1,145 @@
+"""Rows into tasks: definitions and files must say the same, and no test input may be trained on."""
+
+import pytest
+
+from manyicl_core.method.dataset import InvalidDataset, Row, build_tasks, chat_task_name, check_fits
+from manyicl_core.method.tasks import Example, Task, TaskDefinition
+from tests.unit.sample_tasks import BYTES, task_of
+
+
+def row(task: str, input_: str, output: str, line: int) -> Row:
+    return Row(task, None, Example(input=input_, output=output, line=line))
+
+
+def chat_row(instruction: str, input_: str, output: str, line: int) -> Row:
+    return Row(chat_task_name(instruction), instruction, Example(input=input_, output=output, line=line))
+
+
+def define(name: str, **fields: object) -> TaskDefinition:
+    return TaskDefinition.model_validate({"name": name, **fields})
+
+
+def problems_of(training: list[Row], validation: list[Row], definitions: list[TaskDefinition]) -> list[str]:
+    with pytest.raises(InvalidDataset) as refused:
+        build_tasks(training, validation, definitions)
+    return refused.value.problems
+
+
+def read(tasks: list[Task]) -> dict[str, tuple[list[str], list[str]]]:
+    return {
+        task.definition.name: (
+            [example.input for example in task.demonstrations],
+            [example.input for example in task.queries],
+        )
+        for task in tasks
+    }
+
+
+TRAINING = [row("sort", "one", "a", 1), row("count", "two", "2", 2), row("sort", "three", "b", 3)]
+
+
+def test_without_definitions_every_task_of_the_file_is_trained_with_the_defaults():
+    tasks = build_tasks(TRAINING, [row("count", "four", "4", 1)], [])
+    assert read(tasks) == {"sort": (["one", "three"], []), "count": (["two"], ["four"])}
+    assert [task.definition for task in tasks] == [define("sort"), define("count")]
+
+
+def test_chat_lines_make_a_task_whose_instruction_is_their_system_message():
+    rows = [chat_row("Sort.", "one", "a", 1), chat_row("Sort.", "two", "b", 2), chat_row("", "three", "c", 3)]
+    tasks = build_tasks(rows, [], [])
+    assert read(tasks) == {chat_task_name("Sort."): (["one", "two"], []), chat_task_name(""): (["three"], [])}
+    assert [task.definition.instruction for task in tasks] == ["Sort.", ""]
+
+
+def test_a_definition_names_a_chat_task_by_its_system_message():
+    tasks = build_tasks(
+        [chat_row("Sort.", "one", "a", 1)],
+        [chat_row("Sort.", "two", "b", 1)],
+        [define("sorting", instruction=" Sort.\n", family="mail")],
+    )
+    assert read(tasks) == {"sorting": (["one"], ["two"])}
+    assert tasks[0].definition.family == "mail"
+
+
+def test_a_definition_names_a_chat_task_by_its_name_and_takes_over_its_system_message():
+    name = chat_task_name("Sort.")
+    [task] = build_tasks([chat_row("Sort.", "one", "a", 1)], [], [define(name, metric="f1")])
+    assert (task.definition.instruction, task.definition.metric) == ("Sort.", "f1")
+
+
+def test_task_lines_and_chat_lines_of_one_definition_are_one_task():
+    rows = [row("sort", "one", "a", 1), chat_row("Sort.", "two", "b", 2)]
+    assert read(build_tasks(rows, [], [define("sort", instruction="Sort.")])) == {"sort": (["one", "two"], [])}
+
+
+def test_a_definition_without_lines_is_refused():
+    [problem] = problems_of(TRAINING, [], [define("sort"), define("count"), define("find")])
+    assert "'find' is defined but has no line in the training file" in problem
+
+
+def test_lines_without_a_definition_are_refused_with_their_first_line():
+    assert problems_of(TRAINING, [row("find", "x", "y", 7)], [define("sort")]) == [
+        "line 2: the training file has task 'count', which is not among the job's tasks",
+        "line 7: the validation file has task 'find', which is not among the job's tasks",
+    ]
+
+
+def test_validation_lines_of_an_untrained_task_are_refused_without_definitions_too():
+    [problem] = problems_of(TRAINING, [row("find", "x", "y", 7)], [])
+    assert problem.startswith("line 7: the validation file has task 'find'")
+
+
+def test_a_task_defined_twice_is_refused():
+    assert "task 'sort' is defined twice" in problems_of(
+        TRAINING, [], [define("sort"), define("sort"), define("count")]
+    )
+
+
+def test_an_output_that_is_no_label_is_refused_with_its_line_in_either_file():
+    definitions = [define("sort", labels=["a", "b"])]
+    training = [row("sort", "one", "a", 1), row("sort", "two", "A", 4)]
+    problems = problems_of(training, [row("sort", "three", "c", 2)], definitions)
+    assert problems == [
+        "line 4: 'A' is not a label of task 'sort'; its labels are a, b",
+        "line 2 of the validation file: 'c' is not a label of task 'sort'; its labels are a, b",
+    ]
+
+
+@pytest.mark.parametrize("written", ["A parcel came", "a  PARCEL\ncame"])
+def test_an_input_in_both_files_is_refused_with_both_lines(written: str):
+    training = [row("sort", "a box", "x", 1), row("sort", "a parcel came", "x", 5)]
+    [problem] = problems_of(training, [row("sort", written, "x", 9)], [])
+    assert problem.startswith("line 9 of the validation file: the same input is on line 5 of the training file")
+
+
+def test_the_same_input_may_stand_in_two_tasks_and_twice_in_one_file():
+    training = [row("sort", "one", "a", 1), row("sort", "one", "a", 2), row("count", "two", "b", 3)]
+    tasks = build_tasks(training, [row("count", "one", "c", 1)], [])
+    assert read(tasks) == {"sort": (["one", "one"], []), "count": (["two"], ["one"])}
+
+
+def test_a_held_out_task_may_not_test_on_its_demonstrations_either():
+    definitions = [define("sort"), define("count", role="heldout")]
+    [problem] = problems_of(TRAINING, [row("count", "two", "2", 1)], definitions)
+    assert "line 1 of the validation file" in problem
+
+
+def test_a_job_in_which_every_task_is_held_out_is_refused():
+    [problem] = problems_of(TRAINING, [], [define("sort", role="heldout"), define("count", role="heldout")])
+    assert "every task is held out" in problem
+    assert build_tasks(TRAINING, [], [define("sort", role="heldout"), define("count")])
+
+
+def test_an_example_that_fits_no_sequence_is_named_by_its_line():
+    task = task_of([("a", "b"), ("x" * 100, "b"), ("a", "y" * 100)])
+    with pytest.raises(InvalidDataset) as refused:
+        check_fits([task], BYTES, 60)
+    assert [problem.split(":")[0] for problem in refused.value.problems] == ["line 2", "line 3"]
+    assert "raise max_sequence_tokens" in refused.value.problems[0]
+
+
+def test_an_example_of_a_held_out_task_stands_in_no_sequence_and_may_be_long():
+    long = [("x" * 100, "b")]
+    check_fits([task_of([("a", "b")]), task_of(long, "unseen", role="heldout")], BYTES, 60)
+    with pytest.raises(InvalidDataset):
+        check_fits([task_of(long)], BYTES, 60)

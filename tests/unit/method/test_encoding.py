@@ -1,0 +1,67 @@
+"""Text to tokens: one line an answer, one template for training and serving."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manyicl_core.method import encoding
+from manyicl_core.method.encoding import escape_answer, template_hash, unescape_answer
+from tests.unit.sample_tasks import BYTES, pairs, texts
+
+# Texts full of what escaping is about.
+_tricky = st.text(alphabet="\\n\n ab", max_size=20) | st.text(max_size=20)
+
+
+@given(_tricky)
+def test_an_answer_comes_back_from_its_escape(text: str):
+    assert unescape_answer(escape_answer(text)) == text
+
+
+@given(_tricky)
+def test_an_escaped_answer_is_one_line(text: str):
+    assert "\n" not in escape_answer(text)
+
+
+@given(_tricky, _tricky)
+def test_two_answers_never_share_an_escape(first: str, second: str):
+    assert (escape_answer(first) == escape_answer(second)) == (first == second)
+
+
+def test_a_backslash_before_any_other_character_stays():
+    assert unescape_answer(r"\t \d end\ ") == r"\t \d end\ "
+
+
+def test_an_example_reads_as_the_template_says():
+    example = BYTES.example("  two\nlines ", " yes\nno ")
+    assert bytes(example.prompt).decode() == "Input: two\nlines\nOutput:"
+    assert bytes(example.answer).decode() == " yes\\nno\n"
+    assert len(example) == len(example.prompt) + len(example.answer)
+
+
+def test_braces_in_a_users_text_are_text():
+    assert bytes(BYTES.query("{input} {0}")).decode() == "Input: {input} {0}\nOutput:"
+    assert bytes(BYTES.instruction("{instruction}")).decode() == "{instruction}\n\n"
+
+
+@given(pairs, texts, texts)
+def test_a_query_after_a_context_is_token_for_token_a_longer_context(pairs_, query, answer):
+    demonstrations = [BYTES.example(input_, output) for input_, output in pairs_]
+    asked = [*BYTES.context("Sort.", demonstrations), *BYTES.query(query), *BYTES.answer(answer)]
+    longer = BYTES.context("Sort.", [*demonstrations, BYTES.example(query, answer)])
+    assert [*asked, *BYTES.separator()] == longer
+
+
+def test_an_empty_instruction_adds_nothing():
+    assert BYTES.instruction(" \n") == []
+    assert BYTES.context("", []) == []
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["ENCODER_VERSION", "INSTRUCTION_TEMPLATE", "PROMPT_TEMPLATE", "ANSWER_TEMPLATE", "STOP", "SEPARATOR"],
+)
+def test_the_template_hash_changes_with_every_part(part: str, monkeypatch: pytest.MonkeyPatch):
+    before = template_hash()
+    assert template_hash() == before
+    monkeypatch.setattr(encoding, part, "another")
+    assert template_hash() != before
