@@ -53,10 +53,8 @@ class EngineClient:
                 if not response.is_success:
                     _check(response.status_code, await response.aread())
                 async for line in response.aiter_lines():
-                    data = line.removeprefix("data: ")
-                    if data == line or data == "[DONE]":
-                        continue
-                    yield json.loads(data)
+                    if line.startswith("data: {"):
+                        yield json.loads(line.removeprefix("data: "))
         except httpx2.HTTPError as error:
             raise _away(error) from error
 

@@ -66,7 +66,7 @@ def _field(location: Sequence[Any], kind: str, body: Any) -> str:
     names: list[str] = []
     value = body
     for part in parts:
-        if isinstance(value, dict) and part in value or isinstance(value, list) and isinstance(part, int):
+        if (isinstance(value, dict) and part in value) or (isinstance(value, list) and isinstance(part, int)):
             value = value[part]
         elif kind != "missing" or not isinstance(value, dict):
             break
@@ -90,5 +90,7 @@ def _database_away(request: Request, error: Exception) -> JSONResponse:
 
 def _unexpected(_: Request, error: Exception) -> JSONResponse:
     _log.error("unexpected_error", exc_info=error)
-    body = envelope("The server made a mistake; its log has the story under this request id", "server_error", None, None)
+    body = envelope(
+        "The server made a mistake; its log has the story under this request id", "server_error", None, None
+    )
     return JSONResponse(body, HTTPStatus.INTERNAL_SERVER_ERROR)

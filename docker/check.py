@@ -27,7 +27,7 @@ def checks() -> list[list[str]]:
     return [
         *([*compose, "--profile", profile, "config", "--quiet"] for profile in _PROFILES),
         [str(tools / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec", _COMPOSE_FILE],
-        [str(tools / "hadolint"), "docker/Dockerfile"],
+        [str(tools / "hadolint"), "--no-color", "docker/Dockerfile"],
     ]
 
 

@@ -20,7 +20,7 @@ from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 from rich.console import Console
 
-from examples.report import job_rows, print_table, write_report
+from examples.report import print_table, write_report
 from examples.watch import watch_job
 from manyicl_core.embedded import free_port
 
@@ -184,8 +184,10 @@ def tell_how_to_go_on(connection: dict[str, str], job: FineTuningJob, pid: int |
 import json, openai
 where = json.load(open(".demo/connection.json"))
 client = openai.OpenAI(**where)
+task = {{"manyicl": {{"task": "support_triage"}}}}
 query = [{{"role": "user", "content": "The parcel arrived, but the lamp inside is broken."}}]
-print(client.chat.completions.create(model="{job.fine_tuned_model}", messages=query, extra_body={{"manyicl": {{"task": "support_triage"}}}}).choices[0].message.content)
+answer = client.chat.completions.create(model="{job.fine_tuned_model}", messages=query, extra_body=task)
+print(answer.choices[0].message.content)
 """,
         markup=False,
     )

@@ -13,9 +13,7 @@ _POLL_SECONDS = 0.5
 _PRINT_EVERY = 10
 
 
-def watch_job(
-    client: OpenAI, job_id: str, points: int, console: Console, seconds: dict[str, float]
-) -> FineTuningJob:
+def watch_job(client: OpenAI, job_id: str, points: int, console: Console, seconds: dict[str, float]) -> FineTuningJob:
     """Show the job until it is over; note the seconds of training and evaluation.
 
     Args:

@@ -1,5 +1,6 @@
 """Start and stop child processes that never outlive their parent."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -41,17 +42,16 @@ def spawn(
         user=user,
         group=user,
         extra_groups=[] if user is not None else None,
-        preexec_fn=die_with_parent if sys.platform == "linux" else None,
+        # One system call and no lock: safe between fork and exec, also with threads.
+        preexec_fn=die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
     )
 
 
 def stop(process: subprocess.Popen[str], grace_seconds: float, first: signal.Signals = signal.SIGTERM) -> None:
     """Ask the whole group to end, and kill it when the grace is over."""
     _signal_group(process, first)
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(grace_seconds)
-    except subprocess.TimeoutExpired:
-        pass
     _signal_group(process, signal.SIGKILL)
     process.wait()
 

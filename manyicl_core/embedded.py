@@ -76,7 +76,9 @@ class EmbeddedPostgres:
         done = subprocess.run(initdb, user=owner, group=owner, cwd="/", capture_output=True, text=True, check=False)
         if done.returncode:
             shutil.rmtree(self.folder, ignore_errors=True)
-            raise EmbeddedServiceFailed(f"initdb failed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+            raise EmbeddedServiceFailed(
+                f"initdb failed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}"
+            )
 
     def start(self, log: Path) -> subprocess.Popen[str]:
         """Start the server; SIGINT stops it without waiting for clients."""
@@ -128,7 +130,8 @@ class EmbeddedValkey:
         config.touch(mode=0o600)
         # In a file, not on the command line, where every user of the machine could read it.
         config.write_text(
-            f"port {self.port}\nbind 127.0.0.1\nrequirepass {self.password}\nappendonly yes\nsave \"\"\n", encoding="utf-8"
+            f'port {self.port}\nbind 127.0.0.1\nrequirepass {self.password}\nappendonly yes\nsave ""\n',
+            encoding="utf-8",
         )
         with log.open("a", encoding="utf-8") as output:
             return spawn([str(get_binary_path()), "valkey.conf"], dict(os.environ), output, output, folder=self.folder)

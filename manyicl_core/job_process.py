@@ -1,6 +1,5 @@
 """What the training and the evaluation process share: read the spec, report, fail with a code."""
 
-import errno
 import os
 import sys
 from collections.abc import Iterable
@@ -33,6 +32,6 @@ def run_reporting(messages: Iterable[Message]) -> int:
 def _explain(error: Exception) -> tuple[FailureCode, str]:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate" in str(error):
         return "out_of_memory", "Memory ran out; lower manyicl.max_sequence_tokens or the batch size"
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC or "No space left" in str(error):
+    if "No space left" in str(error):
         return "disk_full", "The disk is full; free some space and start the job again"
     return "engine_error", "The process failed; its log on the worker holds the whole story"

@@ -5,7 +5,6 @@ the engine fetches adapters from it (docs/decisions/0002). Adapters are content-
 created once: nobody, not even a stale worker, can replace one.
 """
 
-import errno
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +37,7 @@ class ArtifactStore:
         except AlreadyExistsError:
             return
         except Exception as error:
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC or "No space left" in str(error):
+            if "No space left" in str(error):
                 raise StorageFull("The artifact store has no room left; free some space and try again") from error
             raise
 

@@ -5,8 +5,6 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.tiny_model import make_tiny_model
-
 pytest_plugins = ["tests.services"]
 
 # The same examples in every run, and no database of failures: a test fails for everybody or for nobody.
@@ -17,4 +15,6 @@ settings.load_profile("manyicl")
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny random Llama with its tokenizer; read only."""
+    from tests.tiny_model import make_tiny_model  # noqa: PLC0415 - tests without it do not wait for torch
+
     return make_tiny_model(tmp_path_factory.mktemp("model"))

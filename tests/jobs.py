@@ -9,7 +9,13 @@ from openai.types.fine_tuning import FineTuningJob
 from tests.services import BASE_MODEL, wait_for
 
 TASKS = [
-    {"name": "colour", "instruction": "Name the colour.", "labels": ["red", "blue"], "metric": "accuracy", "family": "a"},
+    {
+        "name": "colour",
+        "instruction": "Name the colour.",
+        "labels": ["red", "blue"],
+        "metric": "accuracy",
+        "family": "a",
+    },
     {"name": "sum", "instruction": "Add.", "family": "b"},
     {"name": "parity", "labels": ["odd", "even"], "metric": "accuracy", "role": "heldout", "family": "a"},
 ]

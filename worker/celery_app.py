@@ -18,17 +18,17 @@ _dispatcher = Dispatcher(get_settings())
 configure_logging("worker", get_settings().log_json)
 
 
-@app.task(name=RUN_JOB, ignore_result=True)  # type: ignore[untyped-decorator]
+@app.task(name=RUN_JOB, ignore_result=True)
 def run_job_task(job_id: str) -> None:
     """Run the job, if it still waits for a worker."""
     run_job(job_id)
 
 
-@worker_ready.connect  # type: ignore[untyped-decorator]
+@worker_ready.connect
 def _start_dispatcher(**_: Any) -> None:
     _dispatcher.start()
 
 
-@worker_shutting_down.connect  # type: ignore[untyped-decorator]
+@worker_shutting_down.connect
 def _stop_dispatcher(**_: Any) -> None:
     _dispatcher.stop()

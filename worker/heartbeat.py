@@ -63,7 +63,9 @@ class Heartbeat:
             except SQLAlchemyError as error:
                 # The trainer goes on: only the database can say that the job was lost, and every
                 # write will ask it.
-                _log.warning("database_away", reason=str(error).splitlines()[0], lease_over=time.monotonic() > held_until)
+                _log.warning(
+                    "database_away", reason=str(error).splitlines()[0], lease_over=time.monotonic() > held_until
+                )
                 continue
             if cancel:
                 self.cancelled = True

@@ -12,7 +12,6 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.dependencies import ArtifactsDep, CallerDep, EngineDep
-from api.engine_client import EngineClient
 from api.errors import envelope
 from api.routes.answer_text import AnswerText, PlainText
 from manyicl_core.errors import InvalidRequest, UserError

@@ -28,8 +28,10 @@ def compute_device() -> torch.device:
 
 def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
     """The frozen causal language model in ``folder`` (safetensors only), in evaluation mode."""
-    model = AutoModelForCausalLM.from_pretrained(
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
     )
     model.requires_grad_(False)
-    return model.eval().to(device)
+    torch.nn.Module.to(model, device)
+    model.eval()
+    return model

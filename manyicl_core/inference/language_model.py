@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from peft import PeftModel
+from peft import LoraModel, PeftModel
 from transformers import DynamicCache, PreTrainedModel
 
 
@@ -57,10 +57,15 @@ class LanguageModel:
             assert adapter is None
             return
         if adapter is None:
-            self._peft.base_model.disable_adapter_layers()
+            self._layers.disable_adapter_layers()
         else:
-            self._peft.base_model.enable_adapter_layers()
+            self._layers.enable_adapter_layers()
             self._peft.set_adapter(adapter)
+
+    @property
+    def _layers(self) -> LoraModel:
+        assert self._peft is not None and isinstance(self._peft.base_model, LoraModel)
+        return self._peft.base_model
 
     @torch.inference_mode()
     def hidden_states(

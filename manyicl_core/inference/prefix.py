@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from manyicl_core.inference.language_model import LanguageModel
 
@@ -51,5 +52,11 @@ def compile_prefix(model: LanguageModel, tokens: tuple[int, ...], start: Prefix 
     for position in range(len(start.tokens), len(tokens), _CHUNK):
         chunk = torch.tensor([tokens[position : position + _CHUNK]], device=model.device)
         model.hidden_states(chunk, cache)
-    layers = tuple((layer.keys, layer.values) for layer in cache.layers)
-    return Prefix(tokens, layers)
+    return Prefix(tokens, tuple(_keys_and_values(layer) for layer in cache.layers))
+
+
+def _keys_and_values(layer: object) -> tuple[torch.Tensor, torch.Tensor]:
+    # Sliding windows and linear attention forget: such models' prefixes cannot be shared so.
+    assert type(layer) is DynamicLayer, f"models with {type(layer).__name__} cannot be hosted"
+    assert layer.keys is not None and layer.values is not None
+    return layer.keys, layer.values

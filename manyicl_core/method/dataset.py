@@ -15,8 +15,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from manyicl_core.method.sequences import EncodedTask
 from manyicl_core.method.encoding import Encoder
+from manyicl_core.method.sequences import EncodedTask
 from manyicl_core.method.tasks import MAX_INSTRUCTION_CHARACTERS, Example, Task, TaskDefinition
 
 MAX_LINE_CHARACTERS = 1_000_000
@@ -103,7 +103,7 @@ def _parse_row(text: str, number: int) -> Row:
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"invalid JSON ({error}); write one JSON object a line") from None
     if not isinstance(content, dict):
-        raise ValueError("not a JSON object; write {\"task\": …, \"input\": …, \"output\": …}")
+        raise ValueError('not a JSON object; write {"task": …, "input": …, "output": …}')
     try:
         if "messages" in content:
             return _chat_row(_ChatLine.model_validate(content), number)
@@ -155,7 +155,7 @@ def _first_problem(error: ValidationError) -> str:
     if first["type"] in ("string_pattern_mismatch", "string_too_short"):
         return f"{field!r} is empty; give it some text"
     if first["type"] == "missing":
-        return f"{field!r} is missing; a line is {{\"task\", \"input\", \"output\"}} or {{\"messages\"}}"
+        return f'{field!r} is missing; a line is {{"task", "input", "output"}} or {{"messages"}}'
     if first["type"] == "extra_forbidden":
         return f"unknown field {field!r}; remove it"
     return f"{field!r}: {first['msg']}"
@@ -232,7 +232,9 @@ def _check_names(
 ) -> None:
     names = [definition.name for definition in definitions]
     problems = [f"task {name!r} is defined twice" for name in sorted({n for n in names if names.count(n) > 1})]
-    problems += [f"task {name!r} is defined but has no line in the training file" for name in names if name not in groups]
+    problems += [
+        f"task {name!r} is defined but has no line in the training file" for name in names if name not in groups
+    ]
     for where, found in (("training", groups), ("validation", queries)):
         problems += [
             f"line {rows[0].example.line}: the {where} file has task {name!r}, which is not among the job's tasks"

@@ -26,7 +26,7 @@ def template_hash() -> str:
 
 
 def escape_answer(text: str) -> str:
-    """An answer on one line: line breaks become ``\\n``, backslashes ``\\\\``. A line break ends an answer."""
+    r"""An answer on one line: line breaks become ``\n``, backslashes ``\\``; a line break ends an answer."""
     return text.replace("\\", "\\\\").replace("\n", "\\n")
 
 

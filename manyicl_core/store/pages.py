@@ -20,7 +20,7 @@ class Page(Generic[Row]):
 
 def fetch_page(
     session: Session,
-    query: Select[tuple[Row]],
+    query: Select[Row],
     order: Sequence[InstrumentedAttribute[Any]],
     cursor: Sequence[Any] | None,
     limit: int,

@@ -1,1 +1,1 @@
-"""The trainer: one process that trains one job. Read ``trainer`` top to bottom; ``contract.train_spec`` is its input."""
+"""The trainer: one process that trains one job. Read ``trainer`` top to bottom."""

@@ -6,8 +6,8 @@ from pathlib import Path
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
-from manyicl_core.method.encoding import ENCODER_VERSION, template_hash
 from manyicl_core.contract.train_spec import LoraSpec
+from manyicl_core.method.encoding import ENCODER_VERSION, template_hash
 
 CONTRACT_FILE = "manyicl.json"
 
@@ -20,11 +20,13 @@ def add_adapter(model: PreTrainedModel, base_model: str, lora: LoraSpec) -> Peft
         lora_alpha=lora.alpha,
         lora_dropout=0.0,
         target_modules=lora.target_modules,
-        base_model_name_or_path=base_model,
     )
     peft_model = get_peft_model(model, config)
     # PEFT writes the folder that the model was loaded from; users need the public id.
-    peft_model.peft_config["default"].base_model_name_or_path = base_model
+    config.base_model_name_or_path = base_model
+    if isinstance(config.target_modules, set):
+        # A set would be written in another order by every process.
+        config.target_modules = sorted(config.target_modules)
     assert isinstance(peft_model, PeftModel)
     return peft_model
 

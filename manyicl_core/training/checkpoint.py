@@ -14,8 +14,8 @@ import torch
 from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
-from manyicl_core.training.adapters import save_adapter
 from manyicl_core.contract.train_spec import TrainSpec
+from manyicl_core.training.adapters import save_adapter
 
 _ADAPTER = "adapter_model.safetensors"
 _OPTIMIZER = "optimizer.safetensors"

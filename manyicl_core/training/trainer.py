@@ -9,17 +9,18 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
+from transformers import PreTrainedModel
 
 from manyicl_core.base_models.load import compute_device, compute_dtype, load_base_model
 from manyicl_core.base_models.tokenizer import load_encoder
+from manyicl_core.contract.progress import CheckpointSaved, Message, Started, StepMetrics, Trained
+from manyicl_core.contract.train_spec import TrainSpec
 from manyicl_core.method.objectives import supervised_spans
 from manyicl_core.method.plan import TrainingPlan, plan_training
 from manyicl_core.method.sequences import EncodedTask, Sequence, SequenceStream
 from manyicl_core.training.adapters import add_adapter, save_adapter
 from manyicl_core.training.checkpoint import load_checkpoint, save_checkpoint
 from manyicl_core.training.loss import SequenceLoss, gathered_loss
-from manyicl_core.contract.progress import CheckpointSaved, Message, Started, StepMetrics, Trained
-from manyicl_core.contract.train_spec import TrainSpec
 
 
 def make_stream(spec: TrainSpec) -> SequenceStream:
@@ -97,7 +98,8 @@ def _step(
     """One optimizer step over ``batch_size`` sequences, one at a time: none needs padding."""
     started = time.perf_counter()
     base = model.get_base_model()
-    device = parameters[0].device
+    assert isinstance(base, PreTrainedModel)
+    device = base.device
     numbers = range(step * spec.batch_size, min((step + 1) * spec.batch_size, plan.sequences))
     batch = [stream.nth(number) for number in numbers]
     spans = [supervised_spans(spec.objective, sequence) for sequence in batch]
@@ -136,9 +138,7 @@ def _metrics(
     losses: dict[int, list[float]] = defaultdict(list)
     correct: dict[int, list[float]] = defaultdict(list)
     for result in results:
-        for position, (answer_loss, right) in enumerate(
-            zip(result.answer_losses, result.answers_correct, strict=True)
-        ):
+        for position, (answer_loss, right) in enumerate(zip(result.answer_losses, result.answers_correct, strict=True)):
             bucket = 0 if position == 0 else 1 << (position.bit_length() - 1)
             losses[bucket].append(answer_loss)
             correct[bucket].append(float(right))

@@ -77,9 +77,7 @@ def test_a_stop_string_ends_the_answer_before_it(client: OpenAI) -> None:
     text = client.chat.completions.create(model=BASE_MODEL, messages=messages, max_tokens=20, temperature=0)
     full = str(text.choices[0].message.content)
     stop = full[3:6]
-    cut = client.chat.completions.create(
-        model=BASE_MODEL, messages=messages, max_tokens=20, temperature=0, stop=[stop]
-    )
+    cut = client.chat.completions.create(model=BASE_MODEL, messages=messages, max_tokens=20, temperature=0, stop=[stop])
     assert cut.choices[0].message.content == full[: full.index(stop)]
     assert cut.choices[0].finish_reason == "stop"
 

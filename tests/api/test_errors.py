@@ -30,9 +30,9 @@ def test_a_body_that_is_no_json_is_refused(installation: str, api_key: str) -> N
 
 @pytest.mark.parametrize("key", ["sk-wrong", "sk-manyicl-" + "x" * 43])
 def test_a_wrong_key_is_unauthorized(installation: str, key: str) -> None:
-    with OpenAI(base_url=installation, api_key=key, max_retries=0) as stranger:
-        with pytest.raises(openai.AuthenticationError) as refused:
-            stranger.models.list()
+    stranger = OpenAI(base_url=installation, api_key=key, max_retries=0)
+    with stranger, pytest.raises(openai.AuthenticationError) as refused:
+        stranger.models.list()
     assert refused.value.code == "invalid_api_key"
     assert refused.value.request_id
 

@@ -28,10 +28,7 @@ def learnt(job_id: str) -> tuple[str | None, list[dict[str, Any]]]:
     """The adapter's hash and the metric stream, without the times."""
     with transaction() as session:
         rows = session.scalars(select(JobMetrics.values).where(JobMetrics.job_id == job_id).order_by(JobMetrics.step))
-        stream = [
-            {key: value for key, value in row.items() if "second" not in key}
-            for row in rows
-        ]
+        stream = [{key: value for key, value in row.items() if "second" not in key} for row in rows]
         return session.get_one(Job, job_id).adapter_sha256, stream
 
 

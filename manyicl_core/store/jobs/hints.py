@@ -1,6 +1,7 @@
 """Tell the workers that a job waits. Only a hint: the database knows, and losing one costs seconds."""
 
 from functools import lru_cache
+from typing import Any
 
 import structlog
 from celery import Celery
@@ -56,4 +57,5 @@ def publish_hint(job_id: str) -> None:
 def waiting_hints() -> int:
     """How many hints no worker has taken yet."""
     with get_celery().connection_for_read() as connection:
-        return int(connection.default_channel.client.llen(QUEUE))
+        channel: Any = connection.default_channel  # kombu types only what all its transports share
+        return int(channel.client.llen(QUEUE))

@@ -11,7 +11,7 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from manyicl_core.store.jobs.states import QUEUED, RUNNING
+from manyicl_core.store.job_states import QUEUED, RUNNING
 from manyicl_core.store.tables import Job
 
 
@@ -78,9 +78,7 @@ def hold(session: Session, claim: Claim) -> Job:
     Raises:
         LeaseLost: the fence has moved on.
     """
-    job = session.scalar(
-        select(Job).where(*held(claim)).with_for_update().execution_options(populate_existing=True)
-    )
+    job = session.scalar(select(Job).where(*held(claim)).with_for_update().execution_options(populate_existing=True))
     if job is None:
         raise LeaseLost(claim.job_id)
     return job
@@ -89,4 +87,3 @@ def hold(session: Session, claim: Claim) -> Job:
 def held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
     """The conditions that every write for a running job carries."""
     return (Job.id == claim.job_id, Job.fence == claim.fence, Job.state == RUNNING)
-

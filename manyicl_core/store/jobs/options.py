@@ -6,7 +6,6 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from manyicl_core.method.objectives import Objective
 from manyicl_core.method.tasks import TaskDefinition
-from manyicl_core.contract.train_spec import LINEAR_LAYERS
 
 Auto = Literal["auto"]
 
@@ -20,7 +19,7 @@ class LoraOptions(_Strict):
 
     rank: int = Field(default=16, ge=1, le=256)
     alpha: int = Field(default=32, ge=1, le=1024)
-    target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1, max_length=64)] = LINEAR_LAYERS
+    target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1, max_length=64)] = "all-linear"
 
 
 class EvaluationOptions(_Strict):

@@ -11,14 +11,14 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from manyicl_core.contract.progress import EvaluationResult, Started, StepMetrics
 from manyicl_core.method.encoding import ENCODER_VERSION, template_hash
 from manyicl_core.objects import ADAPTER_FILES, ArtifactStore, adapter_key
 from manyicl_core.store.files.service import create_result_file
+from manyicl_core.store.job_states import ALLOWED, CANCELLED, FAILED, SUCCEEDED
 from manyicl_core.store.jobs.leases import Claim, hold
 from manyicl_core.store.jobs.service import add_event
-from manyicl_core.store.jobs.states import ALLOWED, CANCELLED, FAILED, SUCCEEDED
 from manyicl_core.store.tables import Checkpoint, Job, JobMetrics, JobResult, Model, Project
-from manyicl_core.contract.progress import EvaluationResult, Started, StepMetrics
 
 
 def record_started(session: Session, claim: Claim, message: Started) -> None:
@@ -78,9 +78,7 @@ def record_step(session: Session, claim: Claim, message: StepMetrics) -> None:
 def record_checkpoint(session: Session, claim: Claim, step: int, key: str, files: list[str]) -> None:
     """A checkpoint lies complete in the artifact store."""
     job = hold(session, claim)
-    session.execute(
-        insert(Checkpoint).values(job_id=job.id, step=step, key=key, files=files).on_conflict_do_nothing()
-    )
+    session.execute(insert(Checkpoint).values(job_id=job.id, step=step, key=key, files=files).on_conflict_do_nothing())
 
 
 def record_adapter(session: Session, claim: Claim, sha256: str, peak_memory_bytes: int) -> None:

@@ -13,9 +13,9 @@ from manyicl_core.method.dataset import InvalidDataset, Row, build_tasks, check_
 from manyicl_core.method.tasks import Task
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.files.service import content_key, get_file
+from manyicl_core.store.job_states import CANCELLED, FINAL, QUEUED, RUNNING, VALIDATING_FILES, sources_of
 from manyicl_core.store.jobs.datasets import fetched, store_dataset
 from manyicl_core.store.jobs.options import CreateJob, resolved_hyperparameters
-from manyicl_core.store.jobs.states import CANCELLED, FINAL, QUEUED, RUNNING, VALIDATING_FILES, sources_of
 from manyicl_core.store.pages import Page, fetch_page
 from manyicl_core.store.tables import Job, JobEvent, JobResult
 
@@ -188,7 +188,5 @@ def add_event(
     data: dict[str, object] | None = None,
 ) -> None:
     """Add a line to a job's story."""
-    session.add(
-        JobEvent(id=new_id("ftevent-"), job_id=job_id, level=level, type=type_, message=message, data=data)
-    )
+    session.add(JobEvent(id=new_id("ftevent-"), job_id=job_id, level=level, type=type_, message=message, data=data))
     session.flush()

@@ -26,9 +26,7 @@ def train_spec(job: Job, tasks: list[Task], model_folder: Path, threads: int) ->
         batch_size=job.hyperparameters["batch_size"],
         learning_rate=DEFAULT_LEARNING_RATE * job.hyperparameters["learning_rate_multiplier"],
         seed=job.seed,
-        lora=LoraSpec(
-            rank=options.lora.rank, alpha=options.lora.alpha, target_modules=options.lora.target_modules
-        ),
+        lora=LoraSpec(rank=options.lora.rank, alpha=options.lora.alpha, target_modules=options.lora.target_modules),
         checkpoint_every=CHECKPOINT_EVERY,
         threads=threads,
     )

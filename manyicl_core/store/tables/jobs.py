@@ -7,7 +7,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from manyicl_core.store.jobs.states import STATES
+from manyicl_core.store.job_states import STATES
 from manyicl_core.store.tables.base import Base, Bytes, CreatedAt
 
 

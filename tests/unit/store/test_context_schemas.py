@@ -1,0 +1,50 @@
+"""The ``manyicl`` object of a chat completion."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from manyicl_core.store.contexts.schemas import ManyiclChat
+
+EXAMPLE = {"input": "a box came", "output": "parcel"}
+
+
+def test_a_task_or_a_context_is_given():
+    assert ManyiclChat.model_validate({"task": "sort"}).task == "sort"
+    context = ManyiclChat.model_validate({"context": {"examples": [EXAMPLE]}}).context
+    assert context is not None
+    assert (context.instruction, context.labels, context.examples[0].output) == ("", None, "parcel")
+
+
+@pytest.mark.parametrize("body", [{}, {"task": "sort", "context": {"examples": [EXAMPLE]}}])
+def test_neither_and_both_are_refused(body: dict[str, Any]):
+    with pytest.raises(ValidationError, match="either task or context"):
+        ManyiclChat.model_validate(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"task": ""}, "at least 1"),
+        ({"task": "sort", "max_shots": -1}, "greater than or equal to 0"),
+        ({"task": "sort", "max_shots": True}, "valid integer"),
+        ({"task": "sort", "k": 4}, "not permitted"),
+        ({"context": {"examples": [{**EXAMPLE, "label": "x"}]}}, "not permitted"),
+        ({"context": {"examples": [{"input": " ", "output": "x"}]}}, "match pattern"),
+        ({"context": {"examples": [{"input": "x"}]}}, "Field required"),
+        ({"context": {"labels": ["one"]}}, "at least 2"),
+        ({"context": {"instruction": "x" * 4001}}, "at most 4000"),
+    ],
+)
+def test_a_wrong_field_is_refused(body: dict[str, Any], said: str):
+    with pytest.raises(ValidationError, match=said):
+        ManyiclChat.model_validate(body)
+
+
+def test_an_example_whose_output_is_no_label_is_named():
+    context = {"labels": ["parcel ", "letter"], "examples": [EXAMPLE, {"input": "x", "output": "card"}]}
+    with pytest.raises(ValidationError, match=r"examples\[1\].output is not one of the labels"):
+        ManyiclChat.model_validate({"context": context})
+    context["labels"] = ["parcel ", "letter", "card"]
+    assert ManyiclChat.model_validate({"context": context}).context is not None

@@ -1,0 +1,87 @@
+"""Children end when they are stopped, and with their parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from manyicl_core.child_process import passive_threads, spawn, stop
+
+# Says "ready" when it is set up, then waits for a signal for ever.
+_WAITS = "import signal; print('ready', flush=True); signal.pause()"
+_WAITS_DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + _WAITS.removeprefix("import signal; ")
+_WITH_GRANDCHILD = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {_WAITS_DEAF!r}])"
+
+
+def started(code: str) -> subprocess.Popen[str]:
+    """A Python process that has said that it is ready."""
+    process = spawn([sys.executable, "-c", code], dict(os.environ), stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_a_child_has_the_output_environment_and_folder_it_is_given(tmp_path: Path):
+    log = tmp_path / "log"
+    code = "import os, sys; print(os.environ['WORD'], os.getcwd(), repr(sys.stdin.read())); print('x', file=sys.stderr)"
+    with log.open("w", encoding="utf-8") as output:
+        process = spawn([sys.executable, "-c", code], {"WORD": "hello"}, output, output, folder=tmp_path)
+    assert process.wait() == 0
+    assert sorted(log.read_text().splitlines()) == sorted([f"hello {tmp_path} ''", "x"])
+
+
+def test_a_child_that_heeds_the_signal_ends_by_it():
+    process = started(_WAITS)
+    stop(process, grace_seconds=60)
+    assert process.returncode == -signal.SIGTERM
+    process.communicate()
+
+
+def test_the_first_signal_can_be_another():
+    process = started(_WAITS)
+    stop(process, grace_seconds=60, first=signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    process.communicate()
+
+
+def test_a_child_that_ignores_the_signal_is_killed():
+    process = started(_WAITS_DEAF)
+    stop(process, grace_seconds=0.01)
+    assert process.returncode == -signal.SIGKILL
+    process.communicate()
+
+
+def test_stopping_ends_the_whole_group():
+    process = started(_WITH_GRANDCHILD)
+    stop(process, grace_seconds=60)
+    assert process.returncode == -signal.SIGTERM
+    # The deaf grandchild holds the same pipe: its end is reached only when both are gone.
+    assert process.communicate() == ("", None)
+
+
+def test_stopping_a_child_that_has_ended_keeps_its_status():
+    process = spawn([sys.executable, "-c", "raise SystemExit(3)"], dict(os.environ))
+    process.wait()
+    stop(process, grace_seconds=60)
+    assert process.returncode == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
+def test_a_child_dies_with_the_thread_that_started_it():
+    processes: list[subprocess.Popen[str]] = []
+    thread = threading.Thread(target=lambda: processes.append(started(_WAITS_DEAF)))
+    thread.start()
+    thread.join()
+    [process] = processes
+    assert process.wait(60) == -signal.SIGKILL
+    process.communicate()
+
+
+def test_threads_are_told_to_sleep_while_they_wait():
+    environment = {"PATH": "/bin"}
+    assert passive_threads(environment) == {"PATH": "/bin", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+    assert environment == {"PATH": "/bin"}

@@ -1,0 +1,81 @@
+"""The artifact store: created once, read by all."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from manyicl_core.objects import ArtifactStore, adapter_key, open_store, sha256_of
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return open_store(f"file://{tmp_path}/new%20folder")
+
+
+def test_a_store_makes_the_folder_of_its_url(store: ArtifactStore, tmp_path: Path):
+    store.put("key", b"content")
+    assert (tmp_path / "new folder" / "key").read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_what_is_put_is_got_back(store: ArtifactStore, tmp_path: Path, as_file: bool):
+    content = bytes(range(256)) * 10
+    if as_file:
+        (tmp_path / "file").write_bytes(content)
+    store.put("a/b", tmp_path / "file" if as_file else content)
+    assert store.get("a/b") == content
+    assert b"".join(store.stream("a/b")) == content
+
+
+def test_a_second_put_changes_nothing(store: ArtifactStore, tmp_path: Path):
+    store.put("key", b"first")
+    store.put("key", b"second")
+    (tmp_path / "file").write_bytes(b"third")
+    store.put("key", tmp_path / "file")
+    assert store.get("key") == b"first"
+
+
+def test_what_is_not_there_is_not_found(store: ArtifactStore):
+    with pytest.raises(FileNotFoundError, match="a/b"):
+        store.get("a/b")
+    with pytest.raises(FileNotFoundError):
+        list(store.stream("a/b"))
+
+
+def test_a_deleted_object_is_gone_and_may_be_deleted_again(store: ArtifactStore):
+    store.put("key", b"content")
+    store.delete("key")
+    store.delete("key")
+    with pytest.raises(FileNotFoundError):
+        store.get("key")
+    store.put("key", b"new")
+    assert store.get("key") == b"new"
+
+
+def test_a_folder_comes_back_file_by_file(store: ArtifactStore, tmp_path: Path):
+    source = tmp_path / "source"
+    (source / "deeper").mkdir(parents=True)
+    (source / "b.txt").write_bytes(b"second")
+    (source / "a.txt").write_bytes(b"first")
+    names = store.put_folder("key", source)
+    assert names == ["a.txt", "b.txt"]
+    store.get_folder("key", names, tmp_path / "target" / "deep")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "target" / "deep").iterdir()} == {
+        "a.txt": b"first",
+        "b.txt": b"second",
+    }
+
+
+def test_a_folder_with_a_missing_file_is_not_found(store: ArtifactStore, tmp_path: Path):
+    store.put("key/a.txt", b"first")
+    with pytest.raises(FileNotFoundError):
+        store.get_folder("key", ["a.txt", "b.txt"], tmp_path / "target")
+
+
+def test_an_adapter_lies_under_the_hash_of_its_file(tmp_path: Path):
+    file = tmp_path / "file"
+    file.write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    assert sha256_of(file) == digest
+    assert digest in adapter_key(digest)
