@@ -18,8 +18,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing; install it: apt-get install python3-venv"; exit 1; }
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (torch first: whatever comes after it keeps that build)"
-	@$(PY) -m pip install --quiet --disable-pip-version-check --progress-bar on -c constraints.txt torch
-	@$(PY) -m pip install --quiet --disable-pip-version-check --progress-bar on -c constraints.txt -e '.[embedded,examples,dev]'
+	@$(PY) -m pip install --disable-pip-version-check -c constraints.txt torch
+	@$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[embedded,examples,dev]'
 	@touch $@
 
 demo: setup ## run the main job from task files to a hosted answer (KEEP=1 leaves the service running)

@@ -21,8 +21,8 @@ from openai.types.fine_tuning import FineTuningJob
 from rich.console import Console
 
 from examples.report import print_table, write_report
+from examples.service import ServiceDidNotStart, start_service
 from examples.watch import watch_job
-from manyicl_core.embedded import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 TASKS = ROOT / "examples" / "tasks"
@@ -65,7 +65,7 @@ def main() -> int:
         with clock.phase("pull", "1. The base model"):
             run("models", "pull")
         with clock.phase("start", "2. The service: PostgreSQL, Valkey, engine, api, worker"):
-            service, connection = start_service()
+            service, connection = start_service(DATA)
         client = OpenAI(base_url=connection["base_url"], api_key=connection["api_key"])
         with clock.phase("upload", "3. Sample tasks"):
             definitions, training, validation = upload_tasks(client)
@@ -96,7 +96,7 @@ def main() -> int:
             ask_about_held_out_task(client, job)
         write_report(ROOT / "demo-report.json", job, clock.seconds, client)
         tell_how_to_go_on(connection, job, service.pid if keep else None)
-    except DemoFailed as error:
+    except (DemoFailed, ServiceDidNotStart) as error:
         console.print(f"demo: {error}", style="red", markup=False)
         return 1
     finally:
@@ -111,20 +111,6 @@ def run(*arguments: str) -> None:
     done = subprocess.run([sys.executable, "-m", "manyicl_core.cli.main", *arguments], cwd=ROOT, check=False)
     if done.returncode:
         raise DemoFailed(f"`manyicl {' '.join(arguments)}` failed")
-
-
-def start_service() -> tuple[subprocess.Popen[bytes], dict[str, str]]:
-    """Start ``manyicl up`` and wait until it has written where it is."""
-    DATA.mkdir(exist_ok=True)
-    file = DATA / "connection.json"
-    before = file.stat().st_mtime_ns if file.exists() else None
-    command = [sys.executable, "-m", "manyicl_core.cli.main", "up", "--data-dir", str(DATA), "--port", str(free_port())]
-    service = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdin=subprocess.DEVNULL)
-    while not file.exists() or file.stat().st_mtime_ns == before:
-        if service.poll() is not None:
-            raise DemoFailed("the service did not start; an earlier demo with KEEP=1 may still run on .demo")
-        time.sleep(0.1)
-    return service, json.loads(file.read_text(encoding="utf-8"))
 
 
 def upload_tasks(client: OpenAI) -> tuple[list[dict[str, Any]], str, str]:

@@ -25,8 +25,11 @@ def create_file(
     artifacts: ArtifactsDep,
     file: UploadFile,
     purpose: Annotated[str, Form()],
+    expires_after: Annotated[str | None, Form(alias="expires_after[anchor]")] = None,
 ) -> FileObject:
     """Upload a file; one for fine-tuning is checked line by line."""
+    if expires_after is not None:
+        raise InvalidRequest("expires_after: files do not expire here; delete them when you are done", "expires_after")
     if purpose not in UPLOAD_PURPOSES:
         raise InvalidRequest(f"purpose: {purpose!r} is not one of {', '.join(UPLOAD_PURPOSES)}", "purpose")
     largest = get_settings().max_file_bytes

