@@ -18,6 +18,7 @@ from typing import Any
 
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
+from openai.types.fine_tuning.supervised_hyperparameters_param import SupervisedHyperparametersParam as Hyperparameters
 from rich.console import Console
 
 from examples.report import print_table, write_report
@@ -29,8 +30,10 @@ TASKS = ROOT / "examples" / "tasks"
 DATA = ROOT / ".demo"
 HELD_OUT = "object_groups"
 
+# Little text, so many small steps, and a lower rate than the default for them.
+HYPERPARAMETERS: Hyperparameters = {"batch_size": 1, "learning_rate_multiplier": 0.6}
 SHOTS = [0, 4, 16]
-QUERIES = 40
+QUERIES, DRAWS = 40, 2
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -76,14 +79,14 @@ def main() -> int:
                 validation_file=validation,
                 suffix="demo",
                 seed=1,
-                method={"type": "supervised", "supervised": {"hyperparameters": {"batch_size": 1}}},
+                method={"type": "supervised", "supervised": {"hyperparameters": HYPERPARAMETERS}},
                 extra_body={
                     "manyicl": {
                         "objective": "many_icl",
-                        "max_sequence_tokens": 1024,
+                        "max_sequence_tokens": 768,
                         "token_budget": 50_000,
                         "tasks": definitions,
-                        "evaluation": {"shots": SHOTS, "queries": QUERIES, "draws": 1},
+                        "evaluation": {"shots": SHOTS, "queries": QUERIES, "draws": DRAWS},
                     }
                 },
             )

@@ -9,6 +9,7 @@ from typing import Any
 
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -24,7 +25,7 @@ def print_table(job: FineTuningJob, console: Console) -> None:
     """A row a task, base and tuned side by side at each k; the means below."""
     rows = job_rows(job)
     shots = sorted({row["k"] for row in rows})
-    table = Table("role", "task", "metric", *[f"k={k} base → tuned" for k in shots])
+    table = Table("role", "task", "metric", *[f"k={k}" for k in shots], title="base → tuned", box=SIMPLE)
     for role in ("train", "heldout"):
         tasks: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
         for row in rows:

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, TextIO
 
 from manyicl_core.contract.progress import Failed, Message, report
 
@@ -17,13 +17,26 @@ def wait_passively() -> None:
 
 
 def run_reporting(messages: Iterable[Message]) -> int:
-    """Report every message; an exception becomes a ``failed`` message. Returns the exit status."""
+    """Report every message on standard output; an exception becomes a ``failed`` message.
+
+    Whatever else prints to standard output goes to standard error meanwhile, so that no library
+    can spoil the progress lines. Returns the exit status.
+    """
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as stream:
+        os.dup2(2, 1)
+        try:
+            return _report_all(messages, stream)
+        finally:
+            os.dup2(stream.fileno(), 1)
+
+
+def _report_all(messages: Iterable[Message], stream: TextIO) -> int:
     try:
         for message in messages:
-            report(message)
+            report(message, stream)
     except Exception as error:
         code, advice = _explain(error)
-        report(Failed(code=code, message=f"{advice} ({type(error).__name__}: {str(error)[:500]})"))
+        report(Failed(code=code, message=f"{advice} ({type(error).__name__}: {str(error)[:500]})"), stream)
         sys.excepthook(type(error), error, error.__traceback__)
         return 1
     return 0

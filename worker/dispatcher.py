@@ -1,15 +1,15 @@
 """Find jobs that wait although no hint for them is on its way, and send the hint again.
 
-Every worker runs one; a lock in the database lets one of them look at a time. A lost broker, a
-lost message and a dead worker all end here.
+Every worker runs one: a hint sent twice does no harm, since a job is claimed once. A lost broker,
+a lost message and a dead worker all end here.
 """
 
 import threading
 import time
 
 import structlog
+from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
-from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from manyicl_core.settings import Settings
@@ -17,7 +17,6 @@ from manyicl_core.store.jobs.hints import publish_hint, waiting_hints
 from manyicl_core.store.jobs.leases import claimable_jobs
 from manyicl_core.store.session import transaction
 
-_LOCK = 0x6D616E79
 _BATCH = 100
 
 _log = structlog.get_logger(__name__)
@@ -50,18 +49,16 @@ class Dispatcher:
                 # While the database was away nobody could renew: every lease looks expired.
                 quiet_until = time.monotonic() + self._lease_seconds
                 _log.warning("database_away", reason=str(error).splitlines()[0])
-            except (RedisError, OSError) as error:
+            except (RedisError, KombuError, OSError) as error:
                 _log.warning("broker_away", reason=str(error))
 
 
 def send_missing_hints() -> int:
     """Send a hint for each job that waits, unless hints are still in the queue; say how many."""
     with transaction() as session:
-        if not session.scalar(select(func.pg_try_advisory_xact_lock(_LOCK))):
-            return 0
         jobs = claimable_jobs(session, _BATCH)
-        if not jobs or waiting_hints():
-            return 0
-        for job_id in jobs:
-            publish_hint(job_id)
-        return len(jobs)
+    if not jobs or waiting_hints():
+        return 0
+    for job_id in jobs:
+        publish_hint(job_id)
+    return len(jobs)

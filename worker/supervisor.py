@@ -40,7 +40,7 @@ _log = structlog.get_logger(__name__)
 
 TRAINER = "manyicl_core.training"
 EVALUATION = "manyicl_core.evaluation"
-_KEPT_CHECKPOINTS = "checkpoints"
+_KEPT_CHECKPOINTS = 2
 
 
 class JobFailed(Exception):
@@ -97,6 +97,16 @@ def _end(claim: Claim, settings: Settings, heartbeat: Heartbeat) -> None:
         with transaction() as session:
             recorder.record_success(session, claim, store)
         _log.info("job_succeeded")
+        _drop_checkpoints(store, claim.job_id, keep=0)
+
+
+def _drop_checkpoints(store: ArtifactStore, job_id: str, keep: int) -> None:
+    """Rows first: no row ever points at files that are gone."""
+    with transaction() as session:
+        dropped = recorder.drop_checkpoints(session, job_id, keep)
+    for key, files in dropped:
+        for name in files:
+            store.delete(f"{key}/{name}")
 
 
 def _refuse_hopeless(claim: Claim, settings: Settings) -> None:
@@ -198,10 +208,11 @@ class JobRun:
 
         The fence is part of the key, so a stale worker never writes where another reads.
         """
-        key = f"jobs/{self._job.id}/{_KEPT_CHECKPOINTS}/{self._claim.fence}-{message.step:06d}"
+        key = f"jobs/{self._job.id}/checkpoints/{self._claim.fence}-{message.step:06d}"
         files = self._store.put_folder(key, Path(message.folder))
         with transaction() as session:
             recorder.record_checkpoint(session, self._claim, message.step, key, files)
+        _drop_checkpoints(self._store, self._job.id, keep=_KEPT_CHECKPOINTS)
 
     def _record_evaluation(self, message: Message) -> None:
         assert isinstance(message, EvaluationResult), f"an evaluation does not report {message.type!r}"

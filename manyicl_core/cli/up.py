@@ -106,7 +106,9 @@ class ServiceRun:
         for signal_ in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(signal_, self._stop)
         self._logs.mkdir(exist_ok=True)
-        (self._folder / "work").mkdir(exist_ok=True)
+        # What a killed run left behind there is of no use to anybody.
+        shutil.rmtree(self._folder / "work", ignore_errors=True)
+        (self._folder / "work").mkdir()
         try:
             self._start()
             while not self._stopping:

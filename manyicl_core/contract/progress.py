@@ -3,8 +3,7 @@
 The supervisor reads these lines and turns them into rows; the process itself knows no database.
 """
 
-import sys
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TextIO
 
 from pydantic import BaseModel, Field, TypeAdapter
 
@@ -86,10 +85,10 @@ Message = Annotated[
 _ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)
 
 
-def report(message: Message) -> None:
+def report(message: Message, stream: TextIO) -> None:
     """Write one line and flush it."""
-    sys.stdout.write(message.model_dump_json() + "\n")
-    sys.stdout.flush()
+    stream.write(message.model_dump_json() + "\n")
+    stream.flush()
 
 
 def parse(line: str) -> Message:

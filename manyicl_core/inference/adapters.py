@@ -48,6 +48,8 @@ class Adapters:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         self._attached[sha256] = None
+        # Before the oldest goes, which may be the active one: PEFT would activate any other.
+        self._model.activate(sha256)
         while len(self._attached) > self._capacity:
             oldest, _ = self._attached.popitem(last=False)
             self._model.detach(oldest)

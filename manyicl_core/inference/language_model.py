@@ -6,6 +6,8 @@ import torch
 from peft import LoraModel, PeftModel
 from transformers import DynamicCache, PreTrainedModel
 
+from manyicl_core.base_models.lora import leave_inputs_to_autocast
+
 
 class LanguageModel:
     """A frozen base model; adapters are attached unmerged and switched in milliseconds."""
@@ -43,6 +45,7 @@ class LanguageModel:
         else:
             self._peft.load_adapter(str(folder), adapter_name=adapter)
         self._peft.eval()
+        leave_inputs_to_autocast(self._peft)
         self._attached.add(adapter)
 
     def detach(self, adapter: str) -> None:

@@ -18,10 +18,12 @@ class TextStream:
         """The text that is certain after ``token``; ``stopped`` tells that a stop string came."""
         assert not self.stopped
         self._held += self._decoder.step(self._tokenizer, token) or ""
-        starts = [start for text in self._stop if (start := self._held.find(text)) >= 0]
-        if starts:
+        found = [(start + len(text), start) for text in self._stop if (start := self._held.find(text)) >= 0]
+        if found:
             self.stopped = True
-            self._held = self._held[: min(starts)]
+            # The one that is complete first, as if the text came character by character.
+            _, start = min(found)
+            self._held = self._held[:start]
             return self.flush()
         certain = len(self._held) - self._unsure()
         text, self._held = self._held[:certain], self._held[certain:]

@@ -7,6 +7,7 @@ from typing import Any
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
+from manyicl_core.base_models.lora import leave_inputs_to_autocast
 from manyicl_core.contract.train_spec import LoraSpec
 from manyicl_core.method.encoding import ENCODER_VERSION, template_hash
 
@@ -30,6 +31,7 @@ def add_adapter(model: PreTrainedModel, base_model: str, lora: LoraSpec) -> Peft
         # PEFT makes a set of a list, and would write it in another order in every process.
         config.target_modules = sorted(modules)
     assert isinstance(peft_model, PeftModel)
+    leave_inputs_to_autocast(peft_model)
     return peft_model
 
 

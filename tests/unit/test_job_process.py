@@ -1,6 +1,7 @@
 """A job's process tells why it cannot go on, in words for its user."""
 
 import errno
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -15,13 +16,24 @@ class OutOfMemoryError(RuntimeError):
     """Named as torch's, which is told by its name: this module does not import torch."""
 
 
-def told(capsys: pytest.CaptureFixture[str]) -> list[Message]:
-    return [parse(line) for line in capsys.readouterr().out.splitlines()]
+def told(capfd: pytest.CaptureFixture[str]) -> list[Message]:
+    return [parse(line) for line in capfd.readouterr().out.splitlines()]
 
 
-def test_all_messages_are_reported(capsys: pytest.CaptureFixture[str]):
+def test_all_messages_are_reported(capfd: pytest.CaptureFixture[str]):
     assert run_reporting([STEP, STEP]) == 0
-    assert told(capsys) == [STEP, STEP]
+    assert told(capfd) == [STEP, STEP]
+
+
+def test_what_a_library_prints_does_not_spoil_the_messages(capfd: pytest.CaptureFixture[str]):
+    def messages() -> Iterator[Message]:
+        os.write(1, b"a library says hello\n")
+        yield STEP
+
+    assert run_reporting(messages()) == 0
+    output = capfd.readouterr()
+    assert [parse(line) for line in output.out.splitlines()] == [STEP]
+    assert "a library says hello" in output.err
 
 
 @pytest.mark.parametrize(
@@ -37,14 +49,14 @@ def test_all_messages_are_reported(capsys: pytest.CaptureFixture[str]):
     ],
 )
 def test_an_exception_ends_the_messages_with_a_failure_of_its_code(
-    error: Exception, code: str, capsys: pytest.CaptureFixture[str]
+    error: Exception, code: str, capfd: pytest.CaptureFixture[str]
 ):
     def messages() -> Iterator[Message]:
         yield STEP
         raise error
 
     assert run_reporting(messages()) == 1
-    first, failed = told(capsys)
+    first, failed = told(capfd)
     assert first == STEP
     assert isinstance(failed, Failed)
     assert failed.code == code

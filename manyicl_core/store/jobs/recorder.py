@@ -81,6 +81,15 @@ def record_checkpoint(session: Session, claim: Claim, step: int, key: str, files
     session.execute(insert(Checkpoint).values(job_id=job.id, step=step, key=key, files=files).on_conflict_do_nothing())
 
 
+def drop_checkpoints(session: Session, job_id: str, keep: int) -> list[tuple[str, list[str]]]:
+    """Forget all but the newest ``keep`` checkpoints; gives the keys and file names to delete."""
+    rows = session.scalars(select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.step.desc()))
+    dropped = rows.all()[keep:]
+    for row in dropped:
+        session.delete(row)
+    return [(row.key, row.files) for row in dropped]
+
+
 def record_adapter(session: Session, claim: Claim, sha256: str, peak_memory_bytes: int) -> None:
     """Training is over and the adapter lies in the artifact store."""
     job = hold(session, claim)

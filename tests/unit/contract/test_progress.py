@@ -1,5 +1,7 @@
 """The lines between a job's process and its supervisor."""
 
+import io
+
 import pytest
 from pydantic import ValidationError
 
@@ -39,9 +41,10 @@ MESSAGES: list[Message] = [
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message.type)
-def test_a_reported_message_is_one_line_and_is_read_back(message: Message, capsys: pytest.CaptureFixture[str]):
-    report(message)
-    written = capsys.readouterr().out
+def test_a_reported_message_is_one_line_and_is_read_back(message: Message):
+    stream = io.StringIO()
+    report(message, stream)
+    written = stream.getvalue()
     assert written.count("\n") == 1
     assert written.endswith("\n")
     assert parse(written) == message

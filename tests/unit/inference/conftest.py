@@ -15,6 +15,9 @@ from manyicl_core.training.adapters import add_adapter, save_adapter
 
 MakeAdapter = Callable[[int], Path]
 
+# Tests run side by side, and threads that wait for each other's cores are many times slower.
+torch.set_num_threads(1)
+
 
 def load_tiny(folder: Path) -> PreTrainedModel:
     return load_base_model(folder, torch.device("cpu"), torch.float32)

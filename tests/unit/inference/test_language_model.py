@@ -52,6 +52,7 @@ def test_the_base_is_unchanged_by_adapters_that_came_and_went(model: LanguageMod
     model.attach("two", make_adapter(2))
     model.activate(None)
     assert torch.equal(logits_of(model), before)
+    model.activate("two")
     model.detach("one")
     model.detach("two")
     model.activate(None)

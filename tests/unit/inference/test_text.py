@@ -7,10 +7,13 @@ from tokenizers import Tokenizer
 
 from manyicl_core.inference.text import TextStream
 
-# Few letters, so that stop strings occur, overlap and nearly occur.
-_few = st.text(alphabet="ab\né", max_size=12)
+# Few letters, so that stop strings occur, overlap and nearly occur; words, so that tokens have several letters.
+_few = st.text(alphabet="ab\né", max_size=12) | st.sampled_from(["the", "Input:", "Output:", "t", "e", "\n"])
 _any = st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\ufffd"), max_size=12)
-_stops = st.lists(st.text(alphabet="ab\né", min_size=1, max_size=4), max_size=3)
+_stop = st.text(alphabet="ab\né", min_size=1, max_size=4) | st.sampled_from(
+    ["he", "the", "e", "putput", "utput", "tp", "\nI"]
+)
+_stops = st.lists(_stop, max_size=3)
 
 
 def cut(text: str, stops: list[str]) -> str:
@@ -43,6 +46,11 @@ def test_the_text_ends_before_the_first_stop_string_wherever_tokens_begin(tokeni
     shown, stopped = streamed(tokenizer, tokens_of(tokenizer, pieces), stops)
     assert shown == cut(text, stops)
     assert stopped == any(stop in text for stop in stops)
+
+
+def test_a_stop_string_within_another_ends_the_text_at_the_same_place_wherever_tokens_begin(tokenizer: Tokenizer):
+    for pieces in (["Output"], list("Output")):
+        assert streamed(tokenizer, tokens_of(tokenizer, pieces), ["utput", "tp"]) == ("Ou", True)
 
 
 @given(st.lists(_few, max_size=5), _stops)

@@ -5,6 +5,9 @@ import torch
 
 from manyicl_core.training import trainer
 
+# Tests run side by side, and threads that wait for each other's cores are many times slower.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(autouse=True)
 def on_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,14 @@
+"""What training and inference do alike to LoRA layers."""
+
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+
+
+def leave_inputs_to_autocast(model: PeftModel) -> None:
+    """Stop PEFT from raising every layer's input to the adapter's float32.
+
+    Autocast brings it down to bfloat16 again at once: the same numbers, 5 to 10 % of the time.
+    """
+    layers: list[BaseTunerLayer] = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.cast_input_dtype_enabled = False
