@@ -30,8 +30,8 @@ TASKS = ROOT / "examples" / "tasks"
 DATA = ROOT / ".demo"
 HELD_OUT = "object_groups"
 
-# Little text, so many small steps, and a lower rate than the default for them.
-HYPERPARAMETERS: Hyperparameters = {"batch_size": 1, "learning_rate_multiplier": 0.6}
+# Little text: many small steps learn more from it than few large ones.
+HYPERPARAMETERS: Hyperparameters = {"batch_size": 1}
 SHOTS = [0, 4, 16]
 QUERIES, DRAWS = 40, 2
 
@@ -83,7 +83,7 @@ def main() -> int:
                 extra_body={
                     "manyicl": {
                         "objective": "many_icl",
-                        "max_sequence_tokens": 768,
+                        "max_sequence_tokens": 1024,
                         "token_budget": 50_000,
                         "tasks": definitions,
                         "evaluation": {"shots": SHOTS, "queries": QUERIES, "draws": DRAWS},

@@ -29,7 +29,7 @@ from manyicl_core.objects import ADAPTER_FILES, ArtifactStore, adapter_key, open
 from manyicl_core.settings import Settings, get_settings, required_text
 from manyicl_core.store.jobs import recorder
 from manyicl_core.store.jobs.datasets import load_dataset
-from manyicl_core.store.jobs.leases import Claim, LeaseLost, claim_job
+from manyicl_core.store.jobs.leases import Claim, LeaseLost, claim_job, give_up_lease
 from manyicl_core.store.jobs.specs import evaluation_spec, latest_checkpoint, train_spec
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Job
@@ -89,10 +89,12 @@ def _end(claim: Claim, settings: Settings, heartbeat: Heartbeat) -> None:
         elif heartbeat.lost:
             raise LeaseLost(claim.job_id) from error
         else:
-            # Killed from outside, for memory perhaps. The lease is left to run out: the job is
-            # taken up again, and counted, until max_infrastructure_failures.
+            # Killed from outside, for memory perhaps. Whoever takes the job up again counts it as
+            # a loss, and gives up after max_infrastructure_failures.
             _log.warning("process_died", reason=str(error))
             heartbeat.let_go()
+            with transaction() as session:
+                give_up_lease(session, claim)
     else:
         with transaction() as session:
             recorder.record_success(session, claim, store)

@@ -70,8 +70,9 @@ def _score(
     definition = task.definition
     labels = LabelTree(encoder.answer(label) for label in definition.labels) if definition.labels else None
     encoded = [encoder.query(query.input) for query in queries]
-    # Bounds a base model that does not know when to stop.
-    longest = max(len(encoder.answer(example.output)) for example in task.demonstrations)
+    # Bounds a base model that does not know when to stop, and cuts no right answer and no label.
+    possible = {example.output for example in (*task.demonstrations, *queries)} | set(definition.labels or [])
+    longest = max(len(encoder.answer(text)) for text in possible)
     room = model.max_tokens - max(map(len, encoded)) - longest
     # Similar lengths together: a batch is padded to its longest query.
     order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))

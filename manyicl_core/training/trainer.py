@@ -23,6 +23,13 @@ from manyicl_core.training.checkpoint import load_checkpoint, save_checkpoint
 from manyicl_core.training.loss import SequenceLoss, gathered_loss
 
 
+class TrainingDiverged(ArithmeticError):
+    """The loss or its gradient is no longer a number."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"the loss of step {step} is not finite; lower learning_rate_multiplier")
+
+
 def make_stream(spec: TrainSpec) -> SequenceStream:
     """The job's data stream."""
     encoder = load_encoder(Path(spec.base_model_folder))
@@ -50,6 +57,7 @@ def train(spec: TrainSpec, folder: Path, checkpoint: Path | None) -> Iterator[Me
 
     Raises:
         CheckpointMismatch: ``checkpoint`` is of another configuration.
+        TrainingDiverged: the learning rate is too high.
         torch.OutOfMemoryError: the sequences do not fit the device.
     """
     torch.set_num_threads(spec.threads)
@@ -120,6 +128,8 @@ def _step(
     for group_ in optimizer.param_groups:
         group_["lr"] = rate
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, spec.max_gradient_norm))
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise TrainingDiverged(step + 1)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return _metrics(step, loss, rate, norm, targets, batch, results, time.perf_counter() - started)

@@ -72,6 +72,15 @@ def renew_lease(session: Session, claim: Claim, lease_seconds: float) -> bool:
     return row[0] is not None
 
 
+def give_up_lease(session: Session, claim: Claim) -> None:
+    """Let the job be claimed again at once.
+
+    Raises:
+        LeaseLost: the fence has moved on.
+    """
+    hold(session, claim).lease_expires_at = session.scalar(select(func.now() - timedelta(microseconds=1)))
+
+
 def hold(session: Session, claim: Claim) -> Job:
     """The job's row, locked until the transaction ends, for one fenced write.
 

@@ -9,9 +9,8 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 from manyicl_core.base_models.load import load_base_model
-from manyicl_core.contract.train_spec import LoraSpec
 from manyicl_core.inference.language_model import LanguageModel
-from manyicl_core.training.adapters import add_adapter, save_adapter
+from tests.unit.random_adapter import save_random_adapter
 
 MakeAdapter = Callable[[int], Path]
 
@@ -48,18 +47,12 @@ def tokenizer(tiny_model: Path) -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def make_adapter(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> MakeAdapter:
-    """Writes the adapter of a seed, with weights that change every answer, and returns its folder."""
+    """Makes the random adapter of a seed once and returns its folder."""
     folders: dict[int, Path] = {}
 
     def make(seed: int) -> Path:
         if seed not in folders:
-            torch.manual_seed(seed)
-            peft_model = add_adapter(load_tiny(tiny_model), "somebody/tiny-llama", LoraSpec(rank=4, alpha=8))
-            for parameter in peft_model.parameters():
-                if parameter.requires_grad:
-                    torch.nn.init.normal_(parameter, std=0.2)
-            folders[seed] = tmp_path_factory.mktemp("adapter")
-            save_adapter(peft_model, folders[seed])
+            folders[seed] = save_random_adapter(tiny_model, tmp_path_factory.mktemp("adapter"), seed)
         return folders[seed]
 
     return make

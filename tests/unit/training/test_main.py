@@ -10,14 +10,14 @@ from manyicl_core.training.__main__ import main
 from tests.unit.training.specs import adapter_bytes, make_spec, steps_of
 
 
-def run(folder: Path, capsys: pytest.CaptureFixture[str]):
-    capsys.readouterr()
+def run(folder: Path, capfd: pytest.CaptureFixture[str]):
+    capfd.readouterr()
     status = main(folder)
-    return status, [parse(line) for line in capsys.readouterr().out.splitlines()]
+    return status, [parse(line) for line in capfd.readouterr().out.splitlines()]
 
 
 def test_a_spec_is_trained_and_a_checkpoint_beside_it_gone_on_from(
-    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
     spec = make_spec(tiny_model)
     steps_of(spec, tmp_path / "whole")
@@ -27,7 +27,7 @@ def test_a_spec_is_trained_and_a_checkpoint_beside_it_gone_on_from(
         (folder / "spec.json").write_text(spec.model_dump_json())
         if first_step:
             shutil.copytree(tmp_path / "whole" / "checkpoints" / "step-000004", folder / "checkpoint")
-        status, messages = run(folder, capsys)
+        status, messages = run(folder, capfd)
         assert status == 0
         assert isinstance(messages[0], Started)
         assert messages[0].step == first_step
@@ -36,12 +36,12 @@ def test_a_spec_is_trained_and_a_checkpoint_beside_it_gone_on_from(
 
 
 def test_a_checkpoint_of_another_job_ends_in_a_failure_with_a_code(
-    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
     steps_of(make_spec(tiny_model, seed=1), tmp_path / "other")
     shutil.move(tmp_path / "other" / "checkpoints" / "step-000002", tmp_path / "checkpoint")
     (tmp_path / "spec.json").write_text(make_spec(tiny_model).model_dump_json())
-    status, [failed] = run(tmp_path, capsys)
+    status, [failed] = run(tmp_path, capfd)
     assert status == 1
     assert isinstance(failed, Failed)
     assert failed.code == "engine_error"

@@ -15,7 +15,7 @@ from manyicl_core.contract.progress import CheckpointSaved, Message, Started, St
 from manyicl_core.contract.train_spec import LoraSpec
 from manyicl_core.method.plan import plan_training
 from manyicl_core.training.adapters import add_adapter
-from manyicl_core.training.trainer import learning_rate, make_stream, train
+from manyicl_core.training.trainer import TrainingDiverged, learning_rate, make_stream, train
 from tests.unit.training.specs import PUBLIC_ID, adapter_bytes, make_spec, steps_of
 
 
@@ -70,6 +70,12 @@ def test_training_lowers_the_loss(tiny_model: Path, tmp_path: Path):
     steps = steps_of(make_spec(tiny_model, token_budget=2000), tmp_path)
     assert sum(step.loss for step in steps[-3:]) < 0.7 * sum(step.loss for step in steps[:3])
     assert steps[-1].token_accuracy > steps[0].token_accuracy
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_what_to_do(tiny_model: Path, tmp_path: Path):
+    messages = train(make_spec(tiny_model, learning_rate=1e30), tmp_path, None)
+    with pytest.raises(TrainingDiverged, match="step 2 is not finite; lower learning_rate_multiplier"):
+        list(messages)
 
 
 def test_an_epochs_run_ends_with_a_smaller_step(tiny_model: Path, tmp_path: Path):
