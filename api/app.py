@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 from api.engine_client import EngineClient
 from api.errors import install_error_handlers
-from api.middleware import RequestIdMiddleware
+from api.middleware import BodyLimitMiddleware, RequestIdMiddleware
 from api.routes import chat, files, health, jobs, models
 from manyicl_core import __version__
 from manyicl_core.objects import open_store
@@ -31,12 +31,12 @@ def create_app() -> FastAPI:
         title="ManyICL",
         version=__version__,
         lifespan=lifespan,
-        max_body_size=settings.max_file_bytes + _MULTIPART_OVERHEAD,
         redirect_slashes=False,
     )
     install_error_handlers(app)
     for module in (files, jobs, models, chat):
         app.include_router(module.router, prefix="/v1")
     app.include_router(health.router)
+    app.add_middleware(BodyLimitMiddleware, max_body_size=settings.max_file_bytes + _MULTIPART_OVERHEAD)
     app.add_middleware(RequestIdMiddleware)
     return app

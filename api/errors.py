@@ -22,12 +22,11 @@ def envelope(message: str, type_: str, param: str | None, code: str | None) -> d
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Make every way of failing speak the envelope."""
+    """Make every expected way of failing speak the envelope; the middleware catches the rest."""
     app.exception_handler(UserError)(_user_error)
     app.exception_handler(RequestValidationError)(_validation_error)
     app.exception_handler(HTTPException)(_http_error)
     app.exception_handler(OperationalError)(_database_away)
-    app.exception_handler(Exception)(_unexpected)
 
 
 def _user_error(_: Request, error: Exception) -> JSONResponse:
@@ -88,7 +87,8 @@ def _database_away(request: Request, error: Exception) -> JSONResponse:
     return _user_error(request, Unavailable("The database does not answer; try again in a moment"))
 
 
-def _unexpected(_: Request, error: Exception) -> JSONResponse:
+def unexpected_error(error: Exception) -> JSONResponse:
+    """The answer to a request that met a mistake of ours; the log gets the story."""
     _log.error("unexpected_error", exc_info=error)
     body = envelope(
         "The server made a mistake; its log has the story under this request id", "server_error", None, None

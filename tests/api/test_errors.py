@@ -3,8 +3,13 @@ import openai
 import pytest
 from openai import OpenAI
 
+from api.app import create_app
+from manyicl_core.embedded import free_port
+from manyicl_core.settings import get_settings
+from manyicl_core.store.models import service as models_service
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import ApiKey
+from tests.services import serving
 
 
 @pytest.mark.parametrize(
@@ -51,3 +56,29 @@ def test_keys_are_stored_as_hashes_only(client: OpenAI, api_key: str) -> None:
 def test_health_tells_of_database_and_engine(installation: str) -> None:
     response = httpx2.get(installation.removesuffix("/v1") + "/health")
     assert response.json() == {"database": True, "engine": True}
+
+
+def test_a_body_over_the_limit_is_refused_in_the_envelope(monkeypatch: pytest.MonkeyPatch, client: OpenAI) -> None:
+    # An application of its own, with a small limit, on the same database.
+    monkeypatch.setattr(get_settings(), "max_file_bytes", 1000)
+    port = free_port()
+    with serving(create_app(), port):
+        small = client.with_options(base_url=f"http://127.0.0.1:{port}/v1")
+        for size in (2000, 3 << 20):
+            with pytest.raises(openai.APIStatusError) as refused:
+                small.files.create(file=("a.jsonl", b"x" * size), purpose="fine-tune")
+            assert refused.value.status_code == 413
+            assert refused.value.type == "invalid_request_error"
+            assert refused.value.request_id
+
+
+def test_a_mistake_of_ours_is_an_envelope_with_a_request_id(monkeypatch: pytest.MonkeyPatch, client: OpenAI) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a secret detail")
+
+    monkeypatch.setattr(models_service, "list_models", broken)
+    with pytest.raises(openai.InternalServerError) as failed:
+        client.models.list()
+    assert failed.value.type == "server_error"
+    assert failed.value.request_id
+    assert "secret" not in str(failed.value)
