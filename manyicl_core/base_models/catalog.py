@@ -69,7 +69,7 @@ def context_length(entry: BaseModelEntry) -> int:
 
 
 def is_pulled(folder: Path) -> bool:
-    """Whether the folder holds a complete model; ``config.json`` is written last."""
+    """Whether the folder holds a model; a pulled one is renamed into place as a whole."""
     return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
 
 

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 def convert_gguf(file: Path, folder: Path) -> None:
-    """Dequantise ``file`` to bfloat16 and write a plain model; ``config.json`` comes last."""
+    """Dequantise ``file`` to bfloat16 and write a plain model with its tokenizer and chat template."""
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     loaded = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     # A model from GGUF is marked as quantised, and transformers refuses to save it, although its
