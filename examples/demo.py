@@ -33,7 +33,7 @@ HELD_OUT = "object_groups"
 # Little text: many small steps learn more from it than few large ones.
 HYPERPARAMETERS: Hyperparameters = {"batch_size": 1}
 SHOTS = [0, 4, 16]
-QUERIES, DRAWS = 40, 2
+QUERIES, DRAWS = 30, 2
 
 console = Console(highlight=False, soft_wrap=True)
 

@@ -25,7 +25,9 @@ def print_table(job: FineTuningJob, console: Console) -> None:
     """A row a task, base and tuned side by side at each k; the means below."""
     rows = job_rows(job)
     shots = sorted({row["k"] for row in rows})
-    table = Table("role", "task", "metric", *[f"k={k}" for k in shots], title="base → tuned", box=SIMPLE)
+    table = Table("role", "task", "metric", *[f"k={k}" for k in shots], title="base→tuned", box=SIMPLE)
+    for column in table.columns:
+        column.no_wrap = True
     for role in ("train", "heldout"):
         tasks: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
         for row in rows:
@@ -65,4 +67,4 @@ def write_report(path: Path, job: FineTuningJob, seconds: dict[str, float], clie
 
 
 def _pair(base: float, tuned: float) -> str:
-    return f"{base:.2f} → {tuned:.2f}"
+    return f"{base:.2f}→{tuned:.2f}"

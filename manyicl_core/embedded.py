@@ -76,9 +76,8 @@ class EmbeddedPostgres:
         done = subprocess.run(initdb, user=owner, group=owner, cwd="/", capture_output=True, text=True, check=False)
         if done.returncode:
             shutil.rmtree(self.folder, ignore_errors=True)
-            raise EmbeddedServiceFailed(
-                f"initdb failed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}"
-            )
+            reasons = [line for line in done.stderr.splitlines() if "error" in line] or ["no reason given"]
+            raise EmbeddedServiceFailed(f"initdb failed: {reasons[0]}")
 
     def start(self, log: Path) -> subprocess.Popen[str]:
         """Start the server; SIGINT stops it without waiting for clients."""

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -68,9 +69,23 @@ class Servers:
         wait_for(self.valkey.answers, "valkey")
 
 
+@pytest.fixture
+def own_folder() -> Iterator[Path]:
+    """A temporary folder outside of pytest's, which every starting pytest closes to other users.
+
+    As root, PostgreSQL runs as another user.
+    """
+    with tempfile.TemporaryDirectory(prefix="manyicl-test-") as folder:
+        yield Path(folder)
+
+
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    folder = tmp_path_factory.mktemp("servers")
+def servers() -> Iterator[Servers]:
+    with tempfile.TemporaryDirectory(prefix="manyicl-tests-") as folder:
+        yield from _run_servers(Path(folder))
+
+
+def _run_servers(folder: Path) -> Iterator[Servers]:
     postgres = EmbeddedPostgres(folder / "postgres")
     postgres.prepare()
     database = postgres.start(folder / "postgres.log")

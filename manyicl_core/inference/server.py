@@ -108,8 +108,9 @@ def _choices(body: CompletionRequest, tokenizer: PreTrainedTokenizerBase) -> lis
         return None
     if not body.stop_token_ids:
         raise RequestRefused(400, "structured_outputs.choice needs stop_token_ids", "missing_stop")
+    # As in training, a special token in a user's text is plain text.
     return [
-        [*tokenizer.encode(text, add_special_tokens=False), body.stop_token_ids[0]]
+        [*tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True), body.stop_token_ids[0]]
         for text in body.structured_outputs.choice
     ]
 

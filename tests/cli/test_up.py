@@ -59,7 +59,9 @@ class Up:
         """The child of `manyicl up` itself whose command has ``mark``."""
         assert self.process is not None
         children = psutil.Process(self.process.pid).children()
-        return next(child for child in children if any(mark in word for word in child.cmdline()))
+        # as_dict: a child that has just died has no command, and that is no error.
+        commands = [(child, child.as_dict(["cmdline"])["cmdline"] or []) for child in children]
+        return next(child for child, command in commands if any(mark in word for word in command))
 
     def end(self, signal_: signal.Signals) -> None:
         """Send a signal and see that nothing is left."""
@@ -90,8 +92,8 @@ class Up:
 
 
 @pytest.fixture
-def up(tmp_path: Path, tiny_model: Path) -> Iterator[Up]:
-    service = Up(tmp_path, tiny_model)
+def up(own_folder: Path, tiny_model: Path) -> Iterator[Up]:
+    service = Up(own_folder, tiny_model)
     yield service
     if service.process is not None and service.process.poll() is None:
         service.end(signal.SIGTERM)

@@ -21,7 +21,7 @@ from manyicl_core.evaluation.metrics import rouge_l, score, token_f1
         ("", "", 1.0),
     ],
 )
-def test_token_f1(prediction: str, reference: str, value: float):
+def test_the_f1_of_words_is_as_calculated_by_hand(prediction: str, reference: str, value: float):
     assert token_f1(prediction, reference) == pytest.approx(value)
 
 
@@ -37,7 +37,7 @@ def test_token_f1(prediction: str, reference: str, value: float):
         ("", "box", 0.0),
     ],
 )
-def test_rouge_l(prediction: str, reference: str, value: float):
+def test_rouge_l_is_as_calculated_by_hand(prediction: str, reference: str, value: float):
     assert rouge_l(prediction, reference) == pytest.approx(value)
 
 

@@ -45,3 +45,10 @@ def test_a_plan_by_tokens_is_the_fewest_whole_steps_that_meet_the_budget(pairs_,
     assert plan == counted(stream, plan.steps * batch_size, plan.steps)
     assert plan.tokens >= budget
     assert counted(stream, (plan.steps - 1) * batch_size, plan.steps - 1).tokens < budget
+
+
+@given(pairs, batch_sizes, st.integers(1, 6))
+def test_a_budget_that_whole_steps_meet_exactly_needs_no_further_step(pairs_, batch_size, steps):
+    stream = stream_of(pairs_)
+    exact = counted(stream, steps * batch_size, steps)
+    assert plan_training(stream, "many_icl", batch_size, None, exact.tokens) == exact

@@ -105,6 +105,14 @@ def test_a_sequence_ends_only_where_the_next_example_does_not_fit(pairs_, seed, 
             assert longer > budget
 
 
+@pytest.mark.parametrize("instruction", ["", "Count."])
+def test_a_sequence_may_be_as_long_as_the_budget_to_the_token(instruction: str):
+    task = numbered_task(9, instruction=instruction)
+    budget = len(expected_text(task, (0, 1, 2)))
+    layout = EncodedTask(task, BYTES).layout(1, 0, 0, budget)
+    assert [len(indices) for indices in layout] == [3, 3, 3]
+
+
 @given(pairs, pairs, seeds, shots, st.randoms(use_true_random=False))
 def test_a_sequence_depends_on_nothing_but_seed_epoch_and_index(first, second, seed, shots_, shuffler: random.Random):
     tasks = [task_of(first, "one", weight=2.0), task_of(second, "two", instruction="Sort.")]
