@@ -37,6 +37,14 @@ class TaskDefinition(BaseModel):
     weight: float = Field(default=1.0, gt=0, le=1000, allow_inf_nan=False)
     role: Role = "train"
 
+    @field_validator("name", "instruction", "family")
+    @classmethod
+    def _no_nul(cls, text: str) -> str:
+        # The database holds no such text: a job would fail when its results are written.
+        if "\x00" in text:
+            raise ValueError("a NUL character; remove it")
+        return text
+
     @field_validator("labels")
     @classmethod
     def _labels_are_distinct(cls, labels: list[str] | None) -> list[str] | None:

@@ -22,6 +22,9 @@ def test_labels_are_stripped():
     [
         ("name", "", "at least 1"),
         ("name", "x" * 65, "at most 64"),
+        ("name", "a\x00b", "a NUL character"),
+        ("family", "a\x00b", "a NUL character"),
+        ("instruction", "a\x00b", "a NUL character"),
         ("instruction", "x" * 4001, "at most 4000"),
         ("labels", ["one"], "at least 2"),
         ("labels", ["one", " "], "a label is empty"),
