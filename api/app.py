@@ -11,7 +11,7 @@ from api.middleware import BodyLimitMiddleware, RequestIdMiddleware
 from api.routes import chat, files, health, jobs, models
 from manyicl_core import __version__
 from manyicl_core.objects import open_store
-from manyicl_core.settings import get_settings, required_text
+from manyicl_core.settings import get_settings, required
 
 _MULTIPART_OVERHEAD = 1 << 20
 
@@ -22,8 +22,8 @@ def create_app() -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.artifacts = open_store(required_text(settings, "storage_url"))
-        app.state.engine = EngineClient(required_text(settings, "engine_url"))
+        app.state.artifacts = open_store(required(settings, "storage_url"))
+        app.state.engine = EngineClient(required(settings, "engine_url"))
         yield
         await app.state.engine.close()
 

@@ -8,7 +8,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
 
 from manyicl_core.errors import Unavailable, UserError
@@ -27,6 +27,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.exception_handler(RequestValidationError)(_validation_error)
     app.exception_handler(HTTPException)(_http_error)
     app.exception_handler(OperationalError)(_database_away)
+    app.exception_handler(DataError)(_unstorable)
 
 
 def _user_error(_: Request, error: Exception) -> JSONResponse:
@@ -85,6 +86,10 @@ def _http_error(_: Request, error: Exception) -> JSONResponse:
 def _database_away(request: Request, error: Exception) -> JSONResponse:
     _log.warning("database_away", reason=str(error).splitlines()[0])
     return _user_error(request, Unavailable("The database does not answer; try again in a moment"))
+
+
+def _unstorable(_: Request, __: Exception) -> JSONResponse:
+    return _invalid("A text holds a character that cannot be stored, such as NUL; remove it", None)
 
 
 def unexpected_error(error: Exception) -> JSONResponse:

@@ -52,8 +52,8 @@ class MissingSetting(RuntimeError):
         super().__init__(f"{variable} is not set; set it, or run `manyicl up`, which sets all of them")
 
 
-def required_secret(settings: Settings, name: str) -> str:
-    """The value of a secret setting.
+def required(settings: Settings, name: str) -> str:
+    """The value of a setting that this process cannot do without.
 
     Raises:
         MissingSetting: it is not set.
@@ -61,21 +61,7 @@ def required_secret(settings: Settings, name: str) -> str:
     value = getattr(settings, name)
     if value is None:
         raise MissingSetting(name)
-    assert isinstance(value, SecretStr)
-    return value.get_secret_value()
-
-
-def required_text(settings: Settings, name: str) -> str:
-    """The value of a plain setting.
-
-    Raises:
-        MissingSetting: it is not set.
-    """
-    value = getattr(settings, name)
-    if value is None:
-        raise MissingSetting(name)
-    assert isinstance(value, str)
-    return value
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
 @lru_cache(maxsize=1)

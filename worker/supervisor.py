@@ -26,7 +26,7 @@ from manyicl_core.contract.progress import (
 from manyicl_core.contract.train_spec import TrainSpec
 from manyicl_core.errors import StorageFull
 from manyicl_core.objects import ADAPTER_FILES, ArtifactStore, adapter_key, open_store, sha256_of
-from manyicl_core.settings import Settings, get_settings, required_text
+from manyicl_core.settings import Settings, get_settings, required
 from manyicl_core.store.jobs import recorder
 from manyicl_core.store.jobs.datasets import load_dataset
 from manyicl_core.store.jobs.leases import Claim, LeaseLost, claim_job, give_up_lease
@@ -72,7 +72,7 @@ def run_job(job_id: str) -> None:
 
 def _end(claim: Claim, settings: Settings, heartbeat: Heartbeat) -> None:
     """Run the job and write how it ended."""
-    store = open_store(required_text(settings, "storage_url"))
+    store = open_store(required(settings, "storage_url"))
     try:
         _refuse_hopeless(claim, settings)
         JobRun(claim, settings, store, heartbeat).run()

@@ -11,7 +11,7 @@ from rich.console import Console
 from manyicl_core.base_models.catalog import known_base_models
 from manyicl_core.base_models.pull import PullFailed, pull_base_model
 from manyicl_core.child_process import passive_threads
-from manyicl_core.settings import MissingSetting, Settings, get_settings, required_secret, required_text
+from manyicl_core.settings import MissingSetting, Settings, get_settings, required
 
 app = typer.Typer(name="manyicl", help="Many-shot in-context fine-tuning as a service.", no_args_is_help=True)
 models_app = typer.Typer(help="Base models.", no_args_is_help=True)
@@ -86,7 +86,7 @@ def migrate() -> None:
     settings = _settings("database_url")
     from manyicl_core.store.migrate import migrate as apply
 
-    apply(required_secret(settings, "database_url"))
+    apply(required(settings, "database_url"))
     _out.print("the database is up to date")
 
 
@@ -117,7 +117,7 @@ def _settings(*needed: str) -> Settings:
     settings = get_settings()
     try:
         for name in needed:
-            (required_text if name in ("storage_url", "engine_url") else required_secret)(settings, name)
+            required(settings, name)
     except MissingSetting as error:
         _fail(str(error))
     return settings

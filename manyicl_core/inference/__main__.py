@@ -21,7 +21,7 @@ from manyicl_core.inference.prefix_store import PrefixStore  # noqa: E402
 from manyicl_core.inference.server import create_app  # noqa: E402
 from manyicl_core.logging import configure_logging  # noqa: E402
 from manyicl_core.objects import open_store  # noqa: E402
-from manyicl_core.settings import get_settings, required_text  # noqa: E402
+from manyicl_core.settings import get_settings, required  # noqa: E402
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     device = compute_device()
     model = LanguageModel(load_base_model(folder, device, compute_dtype(device)))
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    store = open_store(required_text(settings, "storage_url"))
+    store = open_store(required(settings, "storage_url"))
     with tempfile.TemporaryDirectory(dir=settings.work_folder, prefix="manyicl-engine-") as scratch:
         adapters = Adapters(model, store, Path(scratch), settings.max_adapters)
         texts = Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -4,7 +4,7 @@ from functools import lru_cache
 
 from sqlalchemy import Engine, create_engine
 
-from manyicl_core.settings import get_settings, required_secret
+from manyicl_core.settings import get_settings, required
 
 
 def driver_url(url: str) -> str:
@@ -26,4 +26,4 @@ def make_engine(url: str) -> Engine:
 @lru_cache(maxsize=1)
 def get_engine() -> Engine:
     """This process's pool, for the database of its settings."""
-    return make_engine(required_secret(get_settings(), "database_url"))
+    return make_engine(required(get_settings(), "database_url"))

@@ -82,3 +82,10 @@ def test_a_mistake_of_ours_is_an_envelope_with_a_request_id(monkeypatch: pytest.
     assert failed.value.type == "server_error"
     assert failed.value.request_id
     assert "secret" not in str(failed.value)
+
+
+def test_text_that_the_database_cannot_hold_is_a_bad_request(client: OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="NUL"):
+        client.files.list(after="file-\0")
+    with pytest.raises(openai.BadRequestError, match="NUL"):
+        client.models.retrieve("ft:\0")

@@ -7,7 +7,7 @@ import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from manyicl_core.settings import get_settings, required_secret
+from manyicl_core.settings import get_settings, required
 
 RUN_JOB = "manyicl.run_job"
 QUEUE = "manyicl.jobs"
@@ -18,7 +18,7 @@ _log = structlog.get_logger(__name__)
 @lru_cache(maxsize=1)
 def get_celery() -> Celery:
     """The Celery application of this process (settings: reference of Celery, long jobs)."""
-    broker = required_secret(get_settings(), "broker_url")
+    broker = required(get_settings(), "broker_url")
     celery = Celery("manyicl", broker=broker)
     celery.conf.update(
         # The database owns redelivery: a message is acknowledged when it is taken.

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from manyicl_core.errors import Unauthorized
 from manyicl_core.ids import new_id
-from manyicl_core.settings import get_settings, required_secret
+from manyicl_core.settings import get_settings, required
 from manyicl_core.store.tables import ApiKey, Project
 
 _PREFIX = "sk-manyicl-"
@@ -51,5 +51,5 @@ def authenticate(session: Session, secret: str) -> Project:
 
 def _hash(secret: str) -> str:
     """HMAC-SHA256 under the installation's secret: a stolen table alone verifies no guess."""
-    key = required_secret(get_settings(), "secret_key")
+    key = required(get_settings(), "secret_key")
     return hmac.new(key.encode(), secret.encode(), hashlib.sha256).hexdigest()
