@@ -5,6 +5,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import safe_open
+
 from manyicl_core.settings import DEFAULT_BASE_MODEL, get_settings
 
 
@@ -66,6 +68,17 @@ def context_length(entry: BaseModelEntry) -> int:
     length = config["max_position_embeddings"]
     assert isinstance(length, int)
     return length
+
+
+def linear_layers(folder: Path) -> set[str]:
+    """Names of the linear layers that LoRA can adapt, such as ``q_proj``, read without torch."""
+    names: set[str] = set()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(str(path), framework="numpy") as weights:
+            for key in weights.keys():  # noqa: SIM118 - not a dict
+                if ".layers." in key and len(weights.get_slice(key).get_shape()) == 2:
+                    names.add(key.removesuffix(".weight").rsplit(".", 1)[-1])
+    return names
 
 
 def is_pulled(folder: Path) -> bool:

@@ -37,7 +37,7 @@ def evaluate(spec: EvaluationSpec) -> Iterator[EvaluationResult]:
     for point in spec.points:
         started = time.perf_counter()
         task = tasks[point.task]
-        queries = _queries_that_fit(task.queries[: spec.queries], encoder, model.max_tokens)
+        queries = task.queries[: spec.queries]
         scores = {
             adapter: _score(model, adapter, encoder, texts, task, queries, point.k, spec)
             for adapter in (None, _ADAPTER)
@@ -90,8 +90,3 @@ def _score(
                 predictions[index] = texts.decode(tokens).strip()
         total += score(definition.metric, predictions, [query.output for query in queries])
     return total / spec.draws
-
-
-def _queries_that_fit(queries: list[Example], encoder: Encoder, max_tokens: int) -> list[Example]:
-    """Queries that leave half of the model's positions to demonstrations."""
-    return [query for query in queries if len(encoder.query(query.input)) <= max_tokens // 2]

@@ -197,11 +197,11 @@ def build_tasks(training: list[Row], validation: list[Row], definitions: list[Ta
     return tasks
 
 
-def check_fits(tasks: list[Task], encoder: Encoder, max_sequence_tokens: int) -> None:
-    """Tokenise every trained example once and refuse what no sequence can hold.
+def check_fits(tasks: list[Task], encoder: Encoder, max_sequence_tokens: int, context_length: int) -> None:
+    """Tokenise every trained example and every query once and refuse what has no room.
 
     Raises:
-        InvalidDataset: an example is longer than a sequence.
+        InvalidDataset: an example is longer than a sequence, or a query than the model reads.
     """
     problems = [
         str(problem)
@@ -209,6 +209,16 @@ def check_fits(tasks: list[Task], encoder: Encoder, max_sequence_tokens: int) ->
         if task.definition.role == "train"
         for problem in EncodedTask(task, encoder).check_fits(max_sequence_tokens)
     ]
+    for task in tasks:
+        head = len(encoder.instruction(task.definition.instruction))
+        for query in task.queries:
+            tokens = head + len(encoder.example(query.input, query.output))
+            if tokens > context_length:
+                problems.append(
+                    f"line {query.line} of the validation file: the query of task {task.definition.name!r} takes "
+                    f"{tokens} tokens with its instruction and answer, and the model reads at most {context_length}; "
+                    "shorten it"
+                )
     if problems:
         raise InvalidDataset(problems)
 

@@ -60,7 +60,7 @@ def load_checkpoint(folder: Path, spec: TrainSpec, model: PeftModel, optimizer: 
     """
     state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
     if state["config_hash"] != config_hash(spec):
-        raise CheckpointMismatch(f"checkpoint {folder.name} was made with other settings or data than this job")
+        raise CheckpointMismatch("the checkpoint was made with other settings or data than this job")
     set_peft_model_state_dict(model, load_file(str(folder / _ADAPTER)))
     tensors = load_file(str(folder / _OPTIMIZER))
     for name, parameter in _trainable(model):

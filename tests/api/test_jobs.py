@@ -55,6 +55,7 @@ def test_a_waiting_job_is_cancelled_at_once_and_cancelling_twice_is_harmless(cli
         ({"manyicl": {"objective": "magic"}}, "manyicl.objective"),
         ({"manyicl": {"lora": {"rank": 0}}}, "manyicl.lora.rank"),
         ({"manyicl": {"lora": {"target_modules": 3}}}, "manyicl.lora.target_modules"),
+        ({"manyicl": {"lora": {"target_modules": ["q_proj", "nope"]}}}, "manyicl.lora.target_modules"),
         ({"manyicl": {"max_sequence_tokens": True}}, "manyicl.max_sequence_tokens"),
         ({"manyicl": {"tasks": [{"name": "a", "metric": "luck"}]}}, "manyicl.tasks.0.metric"),
         ({"manyicl": {"evaluation": {"shots": [-1]}}}, "manyicl.evaluation.shots.0"),
@@ -81,6 +82,11 @@ def test_a_wrong_field_is_named(client: OpenAI, body: dict[str, Any], param: str
     [
         ([{"task": "colour", "input": "x", "output": "green"}], [], "line 4: 'green' is not a label of task 'colour'"),
         ([{"task": "sum", "input": "word " * 400, "output": "1"}], [], "line 4: the example of task 'sum' takes"),
+        (
+            [],
+            [{"task": "sum", "input": "word " * 4000, "output": "1"}],
+            "line 1 of the validation file: the query of task 'sum' takes",
+        ),
         ([{"task": "other", "input": "x", "output": "y"}], [], "line 4: the training file has task 'other'"),
         (
             [],

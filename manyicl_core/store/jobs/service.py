@@ -1,11 +1,18 @@
 """Create, find and cancel jobs: what the api asks for."""
 
 import secrets
+from pathlib import Path
 
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from manyicl_core.base_models.catalog import base_model_folder, context_length, find_base_model, is_pulled
+from manyicl_core.base_models.catalog import (
+    base_model_folder,
+    context_length,
+    find_base_model,
+    is_pulled,
+    linear_layers,
+)
 from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from manyicl_core.ids import new_id
@@ -41,9 +48,10 @@ def create_job(session: Session, store: ArtifactStore, project_id: str, request:
             "manyicl.max_sequence_tokens",
         )
     try:
-        check_fits(tasks, load_encoder(folder), request.manyicl.max_sequence_tokens)
+        check_fits(tasks, load_encoder(folder), request.manyicl.max_sequence_tokens, longest)
     except InvalidDataset as error:
         raise InvalidRequest(str(error), "training_file", "example_too_long") from error
+    _check_target_modules(request, folder)
 
     job = Job(
         id=new_id("ftjob-"),
@@ -69,6 +77,17 @@ def create_job(session: Session, store: ArtifactStore, project_id: str, request:
     job.state = QUEUED
     session.flush()
     return job
+
+
+def _check_target_modules(request: CreateJob, folder: Path) -> None:
+    asked = request.manyicl.lora.target_modules
+    known = linear_layers(folder)
+    unknown = [name for name in asked if name not in known] if isinstance(asked, list) else []
+    if unknown:
+        raise InvalidRequest(
+            f"{unknown[0]!r} is not a linear layer of the model; its layers are {', '.join(sorted(known))}",
+            "manyicl.lora.target_modules",
+        )
 
 
 def _read_tasks(session: Session, store: ArtifactStore, project_id: str, request: CreateJob) -> list[Task]:

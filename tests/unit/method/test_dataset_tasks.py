@@ -133,13 +133,13 @@ def test_a_job_in_which_every_task_is_held_out_is_refused():
 def test_an_example_that_fits_no_sequence_is_named_by_its_line():
     task = task_of([("a", "b"), ("x" * 100, "b"), ("a", "y" * 100)])
     with pytest.raises(InvalidDataset) as refused:
-        check_fits([task], BYTES, 60)
+        check_fits([task], BYTES, 60, 1000)
     assert [problem.split(":")[0] for problem in refused.value.problems] == ["line 2", "line 3"]
     assert "raise max_sequence_tokens" in refused.value.problems[0]
 
 
 def test_an_example_of_a_held_out_task_stands_in_no_sequence_and_may_be_long():
     long = [("x" * 100, "b")]
-    check_fits([task_of([("a", "b")]), task_of(long, "unseen", role="heldout")], BYTES, 60)
+    check_fits([task_of([("a", "b")]), task_of(long, "unseen", role="heldout")], BYTES, 60, 1000)
     with pytest.raises(InvalidDataset):
-        check_fits([task_of(long)], BYTES, 60)
+        check_fits([task_of(long)], BYTES, 60, 1000)
