@@ -1,5 +1,6 @@
 import csv
 import io
+import json
 import subprocess
 import zipfile
 from collections.abc import Callable
@@ -10,8 +11,11 @@ import pytest
 import torch
 from openai import OpenAI
 from peft import PeftModel
+from rich.console import Console
 from transformers import AutoModelForCausalLM
 
+from examples.report import print_table, write_report
+from examples.watch import watch_job
 from tests.jobs import await_state, create_job
 
 StartWorker = Callable[[], subprocess.Popen[str]]
@@ -78,6 +82,29 @@ def test_a_job_ends_in_a_model_that_answers(
     assert client.models.delete(job.fine_tuned_model).deleted
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve(job.fine_tuned_model)
+
+
+def test_the_demo_follows_a_job_and_writes_its_report(
+    client: OpenAI, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    start_worker()
+    console = Console(file=io.StringIO(), width=100)
+    seconds: dict[str, float] = {}
+    job = watch_job(client, create_job(client).id, 6, console, seconds)
+    print_table(job, console)
+    write_report(tmp_path / "report.json", job, seconds, client)
+
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "Fine-tuning job successfully completed" in shown
+    assert all(f"Evaluated {task} " in shown for task in ("colour", "sum", "parity"))
+    assert "base→tuned" in shown
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert set(report) == {"model", "seconds", "results", "training"}
+    assert report["model"] == job.fine_tuned_model
+    assert {"training", "evaluation", "post_to_first_step"} <= set(report["seconds"])
+    assert len(report["results"]) == 6
+    assert set(report["training"]) == {"tokens", "answers", "steps", "tokens_per_second", "peak_memory_bytes"}
+    assert all(value > 0 for value in report["training"].values())
 
 
 def test_a_running_job_is_cancelled_and_its_process_ends(client: OpenAI, start_worker: StartWorker) -> None:
