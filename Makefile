@@ -32,8 +32,8 @@ check: setup ## format, lint, types, layers, dependencies, containers
 	@$(VENV)/bin/ruff format --check --quiet .
 	@$(VENV)/bin/ruff check --quiet .
 	@$(VENV)/bin/mypy
-	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/lint-imports --no-cache >.make-lint-imports 2>&1 || { cat .make-lint-imports; rm -f .make-lint-imports; exit 1; }; rm -f .make-lint-imports
-	@$(VENV)/bin/deptry . 2>&1 | tail -n 20; exit $${PIPESTATUS[0]}
+	@$(VENV)/bin/lint-imports --no-cache --no-logo
+	@$(VENV)/bin/deptry .
 	@$(PY) docker/check.py
 
 format: setup ## format the code
