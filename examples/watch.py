@@ -47,12 +47,12 @@ def watch_job(client: OpenAI, job_id: str, points: int, console: Console, second
                     if data["step"] % _PRINT_EVERY == 0:
                         progress.console.print(event.message, markup=False)
                 elif data is not None and "tuned" in data:
-                    if not progress.tasks[1].started:
-                        seconds["training"] = round(time.monotonic() - created, 1)
-                        progress.start_task(evaluation)
                     progress.update(evaluation, advance=1, note=f"{data['task']} at k={data['k']}")
                     progress.console.print(event.message, markup=False)
                 else:
+                    if event.message.startswith("Training is complete"):
+                        seconds["training"] = round(time.monotonic() - created, 1)
+                        progress.start_task(evaluation)
                     progress.console.print(event.message, markup=False)
             if job.status in _OVER:
                 seconds["evaluation"] = round(time.monotonic() - created - seconds.get("training", 0.0), 1)
