@@ -41,9 +41,10 @@ def watch_job(client: OpenAI, job_id: str, points: int, console: Console, second
                     if "first_step" not in seconds:
                         seconds["post_to_first_step"] = round(time.monotonic() - created, 1)
                         seconds["first_step"] = round(float(data["seconds"]), 1)
-                    plan = job.model_extra["manyicl"]["plan"] if job.model_extra else {}
+                    # The job was retrieved just before the event: its plan may still be unknown.
+                    plan = (job.model_extra or {})["manyicl"]["plan"] or {}
                     note = f"loss {data['train_loss']:.3f}, {data['tokens_per_second']:.0f} tokens/s"
-                    progress.update(training, total=plan["steps"], completed=data["step"], note=note)
+                    progress.update(training, total=plan.get("steps"), completed=data["step"], note=note)
                     if data["step"] % _PRINT_EVERY == 0:
                         progress.console.print(event.message, markup=False)
                 elif data is not None and "tuned" in data:
