@@ -97,6 +97,10 @@ class EmbeddedPostgres:
             return False
         return True
 
+    def tidy(self) -> None:
+        """Remove what a stopped server leaves outside of its folder."""
+        shutil.rmtree(self._socket_folder, ignore_errors=True)
+
     @property
     def _socket_folder(self) -> Path:
         """Short, since a socket's path has at most 107 bytes; one a cluster and user."""

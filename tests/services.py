@@ -99,6 +99,7 @@ def _run_servers(folder: Path) -> Iterator[Servers]:
         if servers_.broker is not None:
             stop(servers_.broker, 5)
         stop(database, 10, signal.SIGINT)
+        postgres.tidy()
 
 
 @pytest.fixture(scope="session")

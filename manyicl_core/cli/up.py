@@ -117,6 +117,7 @@ class ServiceRun:
         finally:
             self._say("stopping")
             self._services.stop_all()
+            self._postgres.tidy()
             self._say("stopped")
 
     def _stop(self, *_: object) -> None:

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from openai import OpenAI
 
-from manyicl_core.embedded import free_port
+from manyicl_core.embedded import EmbeddedPostgres, free_port
 from tests.jobs import await_state, create_job
 from tests.services import BASE_MODEL, wait_for
 
@@ -97,6 +97,7 @@ def up(own_folder: Path, tiny_model: Path) -> Iterator[Up]:
     yield service
     if service.process is not None and service.process.poll() is None:
         service.end(signal.SIGTERM)
+    EmbeddedPostgres(service.data / "postgres").tidy()
     service.log.close()
 
 
