@@ -201,7 +201,8 @@ def _query_call(
         "max_tokens": body.answer_tokens(ANSWER_ROOM),
     }
     if prompt.choices is not None:
-        request["structured_outputs"] = {"choice": prompt.choices}
+        # A label is never cut short: it ends by itself, whatever stop or max_tokens say.
+        request |= {"structured_outputs": {"choice": prompt.choices}, "stop": [], "max_tokens": ANSWER_ROOM}
     return EngineCall(path="/v1/completions", body=request, prompt=prompt)
 
 

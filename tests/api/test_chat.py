@@ -106,6 +106,19 @@ def test_an_answer_is_a_label_at_any_temperature(client: OpenAI) -> None:
         assert answer.choices[0].message.content in ("red", "dark blue")
 
 
+def test_a_label_is_never_cut_short(client: OpenAI) -> None:
+    for query in ("thing 1", "thing 2", "thing 3"):
+        answer = client.chat.completions.create(
+            model=BASE_MODEL,
+            messages=[{"role": "user", "content": query}],
+            max_tokens=1,
+            stop=["e", "u"],
+            extra_body={"manyicl": {"context": {**CONTEXT, "labels": ["red red red", "dark blue"], "examples": []}}},
+        )
+        assert answer.choices[0].message.content in ("red red red", "dark blue")
+        assert answer.choices[0].finish_reason == "stop"
+
+
 def test_max_shots_shortens_the_context(client: OpenAI) -> None:
     answer = ask(client, context=CONTEXT, max_shots=2)
     assert answer.model_extra is not None
