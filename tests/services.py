@@ -60,6 +60,17 @@ class Servers:
     valkey: EmbeddedValkey
     folder: Path
     broker: subprocess.Popen[str] | None = None
+    database: subprocess.Popen[str] | None = None
+
+    def start_postgres(self) -> None:
+        """Start the database, for the first time or after a test has ended it."""
+        self.database = self.postgres.start(self.folder / "postgres.log")
+        wait_for(self.postgres.answers, "postgres")
+
+    def stop_postgres(self) -> None:
+        """End the database as a restart of its machine does."""
+        assert self.database is not None
+        stop(self.database, 10, signal.SIGINT)
 
     def start_valkey(self) -> None:
         """Start the broker, for the first time or after a test has ended it."""
@@ -88,17 +99,16 @@ def servers() -> Iterator[Servers]:
 def _run_servers(folder: Path) -> Iterator[Servers]:
     postgres = EmbeddedPostgres(folder / "postgres")
     postgres.prepare()
-    database = postgres.start(folder / "postgres.log")
     servers_ = Servers(postgres, EmbeddedValkey.make(folder / "valkey"), folder)
     try:
+        servers_.start_postgres()
         servers_.start_valkey()
-        wait_for(postgres.answers, "postgres")
         migrate(postgres.url)
         yield servers_
     finally:
         if servers_.broker is not None:
             stop(servers_.broker, 5)
-        stop(database, 10, signal.SIGINT)
+        servers_.stop_postgres()
         postgres.tidy()
 
 

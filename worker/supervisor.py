@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import structlog
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from manyicl_core.base_models.catalog import base_model_folder, find_base_model
 from manyicl_core.contract.evaluation_spec import EvaluationSpec
@@ -41,6 +43,7 @@ _log = structlog.get_logger(__name__)
 TRAINER = "manyicl_core.training"
 EVALUATION = "manyicl_core.evaluation"
 _KEPT_CHECKPOINTS = 2
+_DATABASE_PAUSE_SECONDS = 0.5
 
 
 class JobFailed(Exception):
@@ -189,19 +192,17 @@ class JobRun:
     def _record_training(self, message: Message) -> None:
         match message:
             case Started():
-                with transaction() as session:
-                    recorder.record_started(session, self._claim, message)
+                self._write(lambda session: recorder.record_started(session, self._claim, message))
             case StepMetrics():
-                with transaction() as session:
-                    recorder.record_step(session, self._claim, message)
+                self._write(lambda session: recorder.record_step(session, self._claim, message))
             case CheckpointSaved():
                 self._keep_checkpoint(message)
             case Trained():
                 folder = Path(message.folder)
                 digest = sha256_of(folder / "adapter_model.safetensors")
                 self._store.put_folder(adapter_key(digest), folder)
-                with transaction() as session:
-                    recorder.record_adapter(session, self._claim, digest, message.peak_memory_bytes)
+                peak = message.peak_memory_bytes
+                self._write(lambda session: recorder.record_adapter(session, self._claim, digest, peak))
             case _:
                 raise AssertionError(f"a trainer does not report {message.type!r}")
 
@@ -212,11 +213,21 @@ class JobRun:
         """
         key = f"jobs/{self._job.id}/checkpoints/{self._claim.fence}-{message.step:06d}"
         files = self._store.put_folder(key, Path(message.folder))
-        with transaction() as session:
-            recorder.record_checkpoint(session, self._claim, message.step, key, files)
+        self._write(lambda session: recorder.record_checkpoint(session, self._claim, message.step, key, files))
         _drop_checkpoints(self._store, self._job.id, keep=_KEPT_CHECKPOINTS)
 
     def _record_evaluation(self, message: Message) -> None:
         assert isinstance(message, EvaluationResult), f"an evaluation does not report {message.type!r}"
-        with transaction() as session:
-            recorder.record_result(session, self._claim, message)
+        self._write(lambda session: recorder.record_result(session, self._claim, message))
+
+    def _write(self, write: Callable[[Session], None]) -> None:
+        """One fenced write. While the database is away the job's process goes on, and the write waits."""
+        while True:
+            try:
+                with transaction() as session:
+                    write(session)
+                return
+            except OperationalError as error:
+                _log.warning("database_away", reason=str(error).splitlines()[0])
+                if self._heartbeat.stop.wait(_DATABASE_PAUSE_SECONDS):
+                    raise ProcessDied("stopped while the database was away") from error
