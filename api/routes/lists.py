@@ -1,16 +1,15 @@
 """OpenAI's list bodies."""
 
 from collections.abc import Sequence
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
+from manyicl_core.store.files.schemas import FileObject
+from manyicl_core.store.jobs.schemas import EventObject, JobObject
+from manyicl_core.store.models.schemas import ModelObject
 
-class _Identified(Protocol):
-    id: str
-
-
-Item = TypeVar("Item", bound=BaseModel)
+Item = TypeVar("Item", FileObject, JobObject, EventObject, ModelObject)
 
 
 class ListObject(BaseModel, Generic[Item]):
@@ -25,7 +24,7 @@ class ListObject(BaseModel, Generic[Item]):
 
 def list_object(items: Sequence[Item], has_more: bool = False) -> ListObject[Item]:
     """Items as a page."""
-    ids = [item.id for item in items]  # type: ignore[attr-defined]
+    ids = [item.id for item in items]
     return ListObject(
         data=list(items),
         has_more=has_more,

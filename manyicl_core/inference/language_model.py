@@ -15,7 +15,6 @@ class LanguageModel:
     def __init__(self, base: PreTrainedModel) -> None:
         self._base = base
         self._peft: PeftModel | None = None
-        self._attached: set[str] = set()
 
     @property
     def device(self) -> torch.device:
@@ -36,7 +35,7 @@ class LanguageModel:
 
     def attached(self, adapter: str) -> bool:
         """Whether ``adapter`` is in memory."""
-        return adapter in self._attached
+        return self._peft is not None and adapter in self._peft.peft_config
 
     def attach(self, adapter: str, folder: Path) -> None:
         """Load a PEFT adapter under a name."""
@@ -46,13 +45,11 @@ class LanguageModel:
             self._peft.load_adapter(str(folder), adapter_name=adapter)
         self._peft.eval()
         leave_inputs_to_autocast(self._peft)
-        self._attached.add(adapter)
 
     def detach(self, adapter: str) -> None:
         """Free an adapter's memory."""
         assert self._peft is not None
         self._peft.delete_adapter(adapter)
-        self._attached.remove(adapter)
 
     def activate(self, adapter: str | None) -> None:
         """Answer with ``adapter`` from now on, or with the plain base model."""
