@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:
@@ -26,12 +26,36 @@ def compute_device() -> torch.device:
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
-    """The frozen causal language model in ``folder`` (safetensors only), in evaluation mode."""
+def load_base_model(
+    folder: Path, device: torch.device, dtype: torch.dtype, quantize: bool = False
+) -> PreTrainedModel:
+    """The frozen causal language model in ``folder`` (safetensors only), in evaluation mode.
+
+    Args:
+        quantize: hold the linear layers in 4-bit NormalFloat (QLoRA, Dettmers et al. 2023).
+
+    Raises:
+        ImportError: ``quantize`` without bitsandbytes.
+    """
+    quantization = None
+    if quantize:
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
+        folder,
+        dtype=dtype,
+        use_safetensors=True,
+        trust_remote_code=False,
+        attn_implementation="sdpa",
+        quantization_config=quantization,
+        device_map={"": device} if quantize else None,
     )
     model.requires_grad_(False)
-    torch.nn.Module.to(model, device)
+    if not quantize:
+        torch.nn.Module.to(model, device)
     model.eval()
     return model

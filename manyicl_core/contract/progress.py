@@ -23,8 +23,9 @@ class Started(BaseModel):
 class StepMetrics(BaseModel):
     """One optimizer step.
 
-    ``loss`` is in nats a target token; ``loss_by_answer`` and ``accuracy_by_answer`` map the
-    first answer position of a bucket (0, 1, 2, 4, 8, …) to the mean over that bucket's answers.
+    ``loss`` is in nats, normalised as the job asks; ``loss_by_answer`` and ``accuracy_by_answer``
+    map the first number of shots of a bucket (0, 1, 2, 4, 8, …) to the mean over the answers that
+    stand behind so many demonstrations. The validation's figures are there where it was measured.
     """
 
     type: Literal["metrics"] = "metrics"
@@ -38,20 +39,25 @@ class StepMetrics(BaseModel):
     seconds: float
     loss_by_answer: dict[int, float]
     accuracy_by_answer: dict[int, float]
+    valid_loss: float | None = None
+    valid_token_accuracy: float | None = None
 
 
 class CheckpointSaved(BaseModel):
-    """A checkpoint lies complete in ``folder``."""
+    """A checkpoint lies complete in ``folder``; ``best``: no earlier one has a lower ``valid_loss``."""
 
     type: Literal["checkpoint"] = "checkpoint"
     step: int
     folder: str
+    valid_loss: float | None = None
+    best: bool = False
 
 
 class Trained(BaseModel):
-    """Training is over and the adapter lies in ``folder``."""
+    """Training is over and the weights after ``step`` lie in ``folder``."""
 
     type: Literal["trained"] = "trained"
+    step: int
     folder: str
     peak_memory_bytes: int
 

@@ -14,12 +14,10 @@ class Context:
     Attributes:
         tokens: its ids; a query's prompt ids follow.
         shots: how many demonstrations it holds.
-        longest_answer: tokens of the longest demonstrated answer, stop token included.
     """
 
     tokens: tuple[int, ...]
     shots: int
-    longest_answer: int
 
 
 def draw_context(
@@ -42,10 +40,10 @@ def draw_context(
     separator = len(encoder.separator())
     chosen: list[EncodedExample] = []
     for index in order[:shots]:
-        example = encoder.example(examples[index].input, examples[index].output)
+        example = encoder.example(examples[index])
         room -= len(example) + separator
         if room < 0:
             break
         chosen.append(example)
     tokens = tuple(encoder.context(definition.instruction, chosen))
-    return Context(tokens, len(chosen), max((len(example.answer) for example in chosen), default=0))
+    return Context(tokens, len(chosen))

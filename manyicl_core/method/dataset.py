@@ -212,7 +212,7 @@ def check_fits(tasks: list[Task], encoder: Encoder, max_sequence_tokens: int, co
     for task in tasks:
         head = len(encoder.instruction(task.definition.instruction))
         for query in task.queries:
-            tokens = head + len(encoder.example(query.input, query.output))
+            tokens = head + len(encoder.example(query))
             if tokens > context_length:
                 problems.append(
                     f"line {query.line} of the validation file: the query of task {task.definition.name!r} takes "

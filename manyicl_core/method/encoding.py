@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from manyicl_core.method.tasks import Example, Turn
+
 ENCODER_VERSION = 1
 
 INSTRUCTION_TEMPLATE = "{instruction}\n\n"
@@ -37,10 +39,18 @@ def unescape_answer(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class EncodedExample:
-    """Token ids of one demonstration; ``answer`` ends with the stop id."""
+    """Token ids of one demonstration.
+
+    Attributes:
+        prompt: up to where the answer starts; earlier exchanges of a conversation are part of it.
+        answer: the answer, which ends with the stop id.
+        targets: half-open ``(start, end)`` positions, counted from the prompt's start, of the
+            answers that may be targets: those of earlier exchanges, then ``answer``.
+    """
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
+    targets: tuple[tuple[int, int], ...]
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.answer)
@@ -65,17 +75,37 @@ class Encoder:
             return list(self.start)
         return [*self.start, *self.tokenize(INSTRUCTION_TEMPLATE.format(instruction=text.strip()))]
 
-    def query(self, text: str) -> list[int]:
-        """Prompt ids of one input, up to where its answer starts."""
-        return self.tokenize(PROMPT_TEMPLATE.format(input=text.strip()))
+    def query(self, text: str, earlier: Sequence[Turn] = ()) -> list[int]:
+        """Prompt ids of one input after ``earlier`` exchanges, up to where its answer starts."""
+        return [*self._conversation(earlier)[0], *self._input(text)]
 
     def answer(self, text: str) -> list[int]:
         """Answer ids of one output, the stop id included."""
         return [*self.tokenize(ANSWER_TEMPLATE.format(output=escape_answer(text.strip()))), self.stop]
 
-    def example(self, input_text: str, output_text: str) -> EncodedExample:
+    def example(self, example: Example) -> EncodedExample:
         """One demonstration."""
-        return EncodedExample(tuple(self.query(input_text)), tuple(self.answer(output_text)))
+        ids, targets = self._conversation(example.earlier)
+        prompt = [*ids, *self._input(example.input)]
+        answer = self.answer(example.output)
+        if example.trained:
+            targets.append((len(prompt), len(prompt) + len(answer)))
+        return EncodedExample(tuple(prompt), tuple(answer), tuple(targets))
+
+    def _input(self, text: str) -> list[int]:
+        return self.tokenize(PROMPT_TEMPLATE.format(input=text.strip()))
+
+    def _conversation(self, turns: Sequence[Turn]) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids of whole exchanges, each as a demonstration is encoded, and the spans of their targets."""
+        ids: list[int] = []
+        targets: list[tuple[int, int]] = []
+        for turn in turns:
+            ids += self._input(turn.input)
+            answer = self.answer(turn.output)
+            if turn.trained:
+                targets.append((len(ids), len(ids) + len(answer)))
+            ids += [*answer, *self.separator()]
+        return ids, targets
 
     def separator(self) -> list[int]:
         """Ids between one demonstration and the next prompt."""

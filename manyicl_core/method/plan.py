@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from manyicl_core.method.objectives import Objective, supervised_spans
+from manyicl_core.method.objectives import Objective, supervised_answers
 from manyicl_core.method.sequences import SequenceStream
 
 
@@ -37,10 +37,10 @@ def plan_training(
         size = batch_size if limit is None else min(batch_size, limit - sequences)
         for number in range(sequences, sequences + size):
             sequence = stream.nth(number)
-            spans = supervised_spans(objective, sequence)
+            supervised = supervised_answers(objective, sequence)
             tokens += len(sequence.tokens)
-            target_tokens += sum(end - start for start, end in spans)
-            answers += len(spans)
+            target_tokens += sum(answer.end - answer.start for answer in supervised)
+            answers += len(supervised)
         sequences += size
         steps += 1
     return TrainingPlan(sequences, steps, tokens, target_tokens, answers)

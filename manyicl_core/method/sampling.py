@@ -21,13 +21,28 @@ def _task_key(name: str) -> int:
     return zlib.crc32(name.encode())
 
 
-def training_order(seed: int, epoch: int, task: str, round_: int, size: int) -> list[int]:
-    """The order in which one task's ``size`` examples are drawn in a round of an epoch.
+def training_order(
+    seed: int, epoch: int, task: str, round_: int, outputs: Sequence[str], balanced: bool = False
+) -> list[int]:
+    """The order in which one task's examples are drawn in a round of an epoch.
 
-    A permutation: every example once, without replacement.
+    Args:
+        outputs: the examples' outputs, in file order.
+        balanced: go round the distinct outputs, and show the examples of a rare output again and
+            again until those of the most frequent one are through. Otherwise every example
+            occurs once, without replacement.
     """
     rng = _generator(seed, _TRAINING, epoch, _task_key(task), round_)
-    return [int(i) for i in rng.permutation(size)]
+    if not balanced:
+        return [int(i) for i in rng.permutation(len(outputs))]
+    queues = _by_output(outputs, [int(i) for i in rng.permutation(len(outputs))])
+    order: list[int] = []
+    for turn in range(max((len(queue) for queue in queues.values()), default=0)):
+        labels = sorted(queues)
+        order += [
+            queues[labels[int(i)]][turn % len(queues[labels[int(i)]])] for i in rng.permutation(len(labels))
+        ]
+    return order
 
 
 def mixing_order(seed: int, epoch: int, size: int) -> list[int]:
@@ -47,12 +62,17 @@ def context_order(seed: int, draw: int, task: str, outputs: Sequence[str], balan
     shuffled = [int(i) for i in rng.permutation(len(outputs))]
     if not balanced:
         return shuffled
-    queues: dict[str, list[int]] = defaultdict(list)
-    for index in shuffled:
-        queues[outputs[index]].append(index)
+    queues = _by_output(outputs, shuffled)
     order: list[int] = []
     rounds = max((len(queue) for queue in queues.values()), default=0)
     for turn in range(rounds):
         labels = [label for label in sorted(queues) if turn < len(queues[label])]
         order += [queues[labels[int(i)]][turn] for i in rng.permutation(len(labels))]
     return order
+
+
+def _by_output(outputs: Sequence[str], order: list[int]) -> dict[str, list[int]]:
+    queues: dict[str, list[int]] = defaultdict(list)
+    for index in order:
+        queues[outputs[index]].append(index)
+    return queues

@@ -4,20 +4,36 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-Metric = Literal["accuracy", "exact_match", "f1", "rouge_l"]
+Metric = Literal["accuracy", "macro_f1", "exact_match", "numeric", "f1", "rouge_l"]
 Role = Literal["train", "heldout"]
 
 MAX_INSTRUCTION_CHARACTERS = 4000
 
 
+class Turn(BaseModel):
+    """One exchange of a conversation; ``trained`` says whether its output may be a target."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    input: str
+    output: str
+    trained: bool = True
+
+
 class Example(BaseModel):
-    """One (input, output) pair; ``line`` is its 1-based line in the file it came from."""
+    """One (input, output) pair, or the last exchange of a conversation.
+
+    ``line`` is its 1-based line in the file it came from. ``earlier`` are the exchanges before it:
+    they stand in front of it wherever it stands. ``trained`` is as in ``Turn``.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     input: str
     output: str
     line: int
+    earlier: list[Turn] = Field(default_factory=list)
+    trained: bool = True
 
 
 class TaskDefinition(BaseModel):

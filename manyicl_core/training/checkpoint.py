@@ -1,23 +1,23 @@
-"""Checkpoints: adapter, optimizer and step, complete or absent.
+"""Checkpoints: weights, optimizer and progress, complete or absent.
 
 Written to a temporary folder, flushed to disk, then renamed: a reader never sees half of one.
 Only safetensors and JSON, no pickle. The data stream needs no state but the step.
 """
 
 import hashlib
-import json
 import os
 import shutil
 from pathlib import Path
 
 import torch
-from peft import PeftModel, set_peft_model_state_dict
+from peft import PeftModel
+from pydantic import BaseModel
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 
 from manyicl_core.contract.train_spec import TrainSpec
-from manyicl_core.training.adapters import save_adapter
+from manyicl_core.training.weights import load_weights, save_weights
 
-_ADAPTER = "adapter_model.safetensors"
 _OPTIMIZER = "optimizer.safetensors"
 _STATE = "state.json"
 
@@ -26,23 +26,56 @@ class CheckpointMismatch(ValueError):
     """A checkpoint that belongs to other settings or other data than the job at hand."""
 
 
+class TrainingState(BaseModel):
+    """How far a run has come, and its validation's record.
+
+    Attributes:
+        step: optimizer steps done.
+        best_step: the step with the lowest validation loss so far, 0 before the first.
+        best_loss: that loss.
+        measured_since_best: measurements since then.
+    """
+
+    step: int = 0
+    best_step: int = 0
+    best_loss: float | None = None
+    measured_since_best: int = 0
+
+    def record(self, valid_loss: float) -> bool:
+        """Take in a measurement of the present step; say whether it is the best so far."""
+        if self.best_loss is not None and valid_loss >= self.best_loss:
+            self.measured_since_best += 1
+            return False
+        self.best_step, self.best_loss, self.measured_since_best = self.step, valid_loss, 0
+        return True
+
+
+class _Saved(BaseModel):
+    config_hash: str
+    state: TrainingState
+
+
 def config_hash(spec: TrainSpec) -> str:
-    """SHA-256 over all that decides the adapter's bytes; the model folder's place does not."""
-    content = spec.model_dump(mode="json", exclude={"base_model_folder", "checkpoint_every"})
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    """SHA-256 over all that decides the weights' bytes; the places of files do not."""
+    content = spec.model_dump_json(exclude={"base_model_folder", "start_folder", "checkpoint_every"})
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def save_checkpoint(
-    folder: Path, spec: TrainSpec, step: int, model: PeftModel, optimizer: torch.optim.Optimizer
+    folder: Path,
+    spec: TrainSpec,
+    state: TrainingState,
+    model: PreTrainedModel | PeftModel,
+    optimizer: torch.optim.Optimizer,
 ) -> Path:
     """Write ``folder/step-NNNNNN`` atomically and return it."""
-    final = folder / f"step-{step:06d}"
+    final = folder / f"step-{state.step:06d}"
     temporary = folder / f".{final.name}.{os.getpid()}"
     temporary.mkdir(parents=True)
-    save_adapter(model, temporary)
+    save_weights(model, temporary)
     save_file(_optimizer_tensors(model, optimizer), str(temporary / _OPTIMIZER))
-    state = {"step": step, "config_hash": config_hash(spec)}
-    (temporary / _STATE).write_text(json.dumps(state) + "\n", encoding="utf-8")
+    saved = _Saved(config_hash=config_hash(spec), state=state)
+    (temporary / _STATE).write_text(saved.model_dump_json() + "\n", encoding="utf-8")
     for path in [*temporary.iterdir(), temporary]:
         _flush(path)
     if final.exists():
@@ -52,32 +85,34 @@ def save_checkpoint(
     return final
 
 
-def load_checkpoint(folder: Path, spec: TrainSpec, model: PeftModel, optimizer: torch.optim.Optimizer) -> int:
-    """Restore adapter and optimizer in place; return the number of steps done.
+def load_checkpoint(
+    folder: Path, spec: TrainSpec, model: PreTrainedModel | PeftModel, optimizer: torch.optim.Optimizer
+) -> TrainingState:
+    """Restore weights and optimizer in place; return how far the run had come.
 
     Raises:
         CheckpointMismatch: when ``folder`` was made by another configuration.
     """
-    state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-    if state["config_hash"] != config_hash(spec):
+    saved = _Saved.model_validate_json((folder / _STATE).read_text(encoding="utf-8"))
+    if saved.config_hash != config_hash(spec):
         raise CheckpointMismatch("the checkpoint was made with other settings or data than this job")
-    set_peft_model_state_dict(model, load_file(str(folder / _ADAPTER)))
+    load_weights(model, folder)
     tensors = load_file(str(folder / _OPTIMIZER))
     for name, parameter in _trainable(model):
         optimizer.state[parameter] = {
             key: tensors[f"{name}.{key}"].to(parameter.device if key != "step" else "cpu")
             for key in ("step", "exp_avg", "exp_avg_sq")
         }
-    step = state["step"]
-    assert isinstance(step, int)
-    return step
+    return saved.state
 
 
-def _trainable(model: PeftModel) -> list[tuple[str, torch.nn.Parameter]]:
+def _trainable(model: PreTrainedModel | PeftModel) -> list[tuple[str, torch.nn.Parameter]]:
     return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
-def _optimizer_tensors(model: PeftModel, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def _optimizer_tensors(
+    model: PreTrainedModel | PeftModel, optimizer: torch.optim.Optimizer
+) -> dict[str, torch.Tensor]:
     return {
         f"{name}.{key}": value.contiguous()
         for name, parameter in _trainable(model)

@@ -1,26 +1,29 @@
-"""Train one adapter: the loop, from the data stream to the saved file."""
+"""Train one job: the loop, from the data stream to the saved weights."""
 
 import math
+import os
 import resource
 import time
-from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
-from peft import PeftModel
-from transformers import PreTrainedModel
 
-from manyicl_core.base_models.load import compute_device, compute_dtype, load_base_model
+from manyicl_core.base_models.load import compute_device, compute_dtype
 from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.contract.progress import CheckpointSaved, Message, Started, StepMetrics, Trained
 from manyicl_core.contract.train_spec import TrainSpec
-from manyicl_core.method.objectives import supervised_spans
+from manyicl_core.method.objectives import stands_alone
 from manyicl_core.method.plan import TrainingPlan, plan_training
 from manyicl_core.method.sequences import EncodedTask, Sequence, SequenceStream
-from manyicl_core.training.adapters import add_adapter, save_adapter
-from manyicl_core.training.checkpoint import load_checkpoint, save_checkpoint
-from manyicl_core.training.loss import SequenceLoss, gathered_loss
+from manyicl_core.training.batches import MicroBatch, micro_batch
+from manyicl_core.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from manyicl_core.training.loss import AnswerLoss
+from manyicl_core.training.schedule import learning_rate
+from manyicl_core.training.scores import Scores
+from manyicl_core.training.validation import validate, validation_sequences
+from manyicl_core.training.weights import load_weights, save_weights, trainable_model
 
 
 class TrainingDiverged(ArithmeticError):
@@ -34,26 +37,18 @@ def make_stream(spec: TrainSpec) -> SequenceStream:
     """The job's data stream."""
     encoder = load_encoder(Path(spec.base_model_folder))
     tasks = [EncodedTask(task, encoder) for task in spec.tasks]
-    return SequenceStream(tasks, spec.seed, spec.max_sequence_tokens)
+    return SequenceStream(tasks, spec.seed, spec.stream, stands_alone(spec.objective))
 
 
-def learning_rate(spec: TrainSpec, step: int, steps: int) -> float:
-    """The rate of optimizer step ``step`` (from 0): linear warm-up, then a cosine to zero."""
-    warmup = max(1, round(spec.warmup_fraction * steps))
-    if step < warmup:
-        return spec.learning_rate * (step + 1) / warmup
-    done = (step - warmup) / max(1, steps - warmup)
-    return spec.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def train(spec: TrainSpec, folder: Path, checkpoint: Path | None) -> Iterator[Message]:
-    """Train, yielding progress; checkpoints and the adapter are written under ``folder``.
+def train(spec: TrainSpec, folder: Path, checkpoint: Path | None, best: Path | None = None) -> Iterator[Message]:
+    """Train, yielding progress; checkpoints and the trained weights are written under ``folder``.
 
     Args:
         spec: what to train.
         folder: an own working folder of this run.
         checkpoint: a checkpoint to go on from; the result is byte for byte that of a run that
             was never interrupted (on the same machine and thread count).
+        best: the checkpoint with the best validation loss so far, where that is another one.
 
     Raises:
         CheckpointMismatch: ``checkpoint`` is of another configuration.
@@ -61,37 +56,63 @@ def train(spec: TrainSpec, folder: Path, checkpoint: Path | None) -> Iterator[Me
         torch.OutOfMemoryError: the sequences do not fit the device.
     """
     torch.set_num_threads(spec.threads)
+    if spec.deterministic:
+        _choose_deterministic_kernels()
     stream = make_stream(spec)
     plan = plan_training(stream, spec.objective, spec.batch_size, spec.n_epochs, spec.token_budget)
 
     device = compute_device()
     dtype = compute_dtype(device)
-    torch.manual_seed(spec.seed)  # the adapter's initial weights
-    base = load_base_model(Path(spec.base_model_folder), device, dtype)
-    model = add_adapter(base, spec.base_model, spec.lora)
+    torch.manual_seed(spec.seed)  # a fresh adapter's initial weights
+    model = trainable_model(spec, device, dtype)
     model.train()
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=spec.learning_rate, weight_decay=0.0)
+    loss = AnswerLoss(model)
+    optimizer = torch.optim.AdamW(
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        lr=spec.learning_rate,
+        weight_decay=spec.weight_decay,
+    )
+    validation = spec.validation
+    validated = validation_sequences(spec, validation, load_encoder(Path(spec.base_model_folder))) if validation else []
 
-    first_step = load_checkpoint(checkpoint, spec, model, optimizer) if checkpoint else 0
+    state = load_checkpoint(checkpoint, spec, model, optimizer) if checkpoint else TrainingState()
     yield Started(
-        step=first_step,
+        step=state.step,
         steps=plan.steps,
         tokens=plan.tokens,
         answers=plan.answers,
         target_tokens=plan.target_tokens,
         dtype=str(dtype).removeprefix("torch."),
     )
-    for step in range(first_step, plan.steps):
-        yield _step(spec, plan, stream, step, model, optimizer, parameters)
-        if (step + 1) % spec.checkpoint_every == 0 and step + 1 < plan.steps:
-            saved = save_checkpoint(folder / "checkpoints", spec, step + 1, model, optimizer)
-            yield CheckpointSaved(step=step + 1, folder=str(saved))
+    while state.step < plan.steps and not _out_of_patience(spec, state):
+        metrics = _step(spec, plan, stream, state.step, loss, optimizer, device, dtype)
+        state.step += 1
+        is_best = False
+        if validation and (state.step % validation.every == 0 or state.step == plan.steps):
+            with _autocast(device, dtype):
+                scores = validate(spec, loss, validated, device)
+            metrics.valid_loss, metrics.valid_token_accuracy = scores.mean_loss, scores.token_accuracy
+            is_best = state.record(scores.mean_loss)
+        yield metrics
+        if is_best or (state.step % spec.checkpoint_every == 0 and state.step < plan.steps):
+            saved = save_checkpoint(folder / "checkpoints", spec, state, model, optimizer)
+            best = saved if is_best else best
+            yield CheckpointSaved(step=state.step, folder=str(saved), valid_loss=metrics.valid_loss, best=is_best)
 
-    adapter = folder / "adapter"
-    adapter.mkdir(exist_ok=True)
-    save_adapter(model, adapter)
-    yield Trained(folder=str(adapter), peak_memory_bytes=_peak_memory(device))
+    step = state.step
+    if validation and validation.patience is not None and state.best_step != step:
+        step = state.best_step
+        assert best is not None
+        load_weights(model, best)
+    weights = folder / "weights"
+    weights.mkdir(exist_ok=True)
+    save_weights(model, weights)
+    yield Trained(step=step, folder=str(weights), peak_memory_bytes=_peak_memory(device))
+
+
+def _out_of_patience(spec: TrainSpec, state: TrainingState) -> bool:
+    patience = spec.validation.patience if spec.validation else None
+    return patience is not None and state.measured_since_best >= patience
 
 
 def _step(
@@ -99,71 +120,78 @@ def _step(
     plan: TrainingPlan,
     stream: SequenceStream,
     step: int,
-    model: PeftModel,
+    loss: AnswerLoss,
     optimizer: torch.optim.Optimizer,
-    parameters: list[torch.nn.Parameter],
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> StepMetrics:
-    """One optimizer step over ``batch_size`` sequences, one at a time: none needs padding."""
+    """One optimizer step over ``batch_size`` sequences, ``micro_batch_size`` of them at a time."""
     started = time.perf_counter()
-    base = model.get_base_model()
-    assert isinstance(base, PreTrainedModel)
-    device = base.device
+    # Dropout is drawn anew from the step, so that no random state need be kept for resuming.
+    torch.manual_seed(spec.seed + step)
     numbers = range(step * spec.batch_size, min((step + 1) * spec.batch_size, plan.sequences))
-    batch = [stream.nth(number) for number in numbers]
-    spans = [supervised_spans(spec.objective, sequence) for sequence in batch]
-    targets = sum(end - start for group in spans for start, end in group)
-
-    results: list[SequenceLoss] = []
-    loss = 0.0
-    for sequence, group in zip(batch, spans, strict=True):
-        # Autocast: the float32 adapters compute in the base's bfloat16 (1.5 times faster on CPU).
-        with torch.autocast(device.type, base.dtype, enabled=base.dtype == torch.bfloat16):
-            result = gathered_loss(base, torch.from_numpy(sequence.tokens).to(device), group)
-        # Divided by the targets of the whole step, so that every answer token weighs the same.
-        (result.total / targets).backward()
-        loss += float(result.total.detach()) / targets
-        results.append(result)
+    sequences = [stream.nth(number) for number in numbers]
+    batches = [
+        micro_batch(sequences[start : start + spec.micro_batch_size], spec.objective, spec.normalization)
+        for start in range(0, len(sequences), spec.micro_batch_size)
+    ]
+    # Divided by the weight of the whole step, so that the micro-batches' sizes do not matter.
+    weight = sum(float(batch.weights.sum()) for batch in batches)
+    scores = Scores()
+    for batch in batches:
+        if batch.answers:
+            _backward(loss, batch, weight, scores, device, dtype)
 
     rate = learning_rate(spec, step, plan.steps)
-    for group_ in optimizer.param_groups:
-        group_["lr"] = rate
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, spec.max_gradient_norm))
-    if not (math.isfinite(loss) and math.isfinite(norm)):
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    norm = float(torch.nn.utils.clip_grad_norm_(loss.parameters(), spec.max_gradient_norm))
+    if not (math.isfinite(scores.mean_loss) and math.isfinite(norm)):
         raise TrainingDiverged(step + 1)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return _metrics(step, loss, rate, norm, targets, batch, results, time.perf_counter() - started)
+    return _metrics(step, rate, norm, sequences, scores, time.perf_counter() - started)
+
+
+def _backward(
+    loss: AnswerLoss, batch: MicroBatch, weight: float, scores: Scores, device: torch.device, dtype: torch.dtype
+) -> None:
+    with _autocast(device, dtype):
+        losses, correct = loss(batch.tokens.to(device), batch.labels.to(device))
+    ((losses * batch.weights.to(device)).sum() / weight).backward()
+    scores.add(batch, losses.detach().cpu(), correct.cpu())
+
+
+def _autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
+    """The float32 trained weights compute in the base's bfloat16 (1.5 times faster on CPU)."""
+    return torch.autocast(device.type, dtype, enabled=dtype == torch.bfloat16)
 
 
 def _metrics(
-    step: int,
-    loss: float,
-    rate: float,
-    norm: float,
-    targets: int,
-    batch: list[Sequence],
-    results: list[SequenceLoss],
-    seconds: float,
+    step: int, rate: float, norm: float, sequences: list[Sequence], scores: Scores, seconds: float
 ) -> StepMetrics:
-    losses: dict[int, list[float]] = defaultdict(list)
-    correct: dict[int, list[float]] = defaultdict(list)
-    for result in results:
-        for position, (answer_loss, right) in enumerate(zip(result.answer_losses, result.answers_correct, strict=True)):
-            bucket = 0 if position == 0 else 1 << (position.bit_length() - 1)
-            losses[bucket].append(answer_loss)
-            correct[bucket].append(float(right))
+    loss_by_shot, accuracy_by_shot = scores.by_shot()
     return StepMetrics(
         step=step + 1,
-        loss=loss,
-        token_accuracy=sum(result.correct_tokens for result in results) / targets,
+        loss=scores.mean_loss,
+        token_accuracy=scores.token_accuracy,
         learning_rate=rate,
         gradient_norm=norm,
-        tokens=sum(len(sequence.tokens) for sequence in batch),
-        answers=sum(len(result.answer_losses) for result in results),
+        tokens=sum(len(sequence.tokens) for sequence in sequences),
+        answers=scores.answers,
         seconds=seconds,
-        loss_by_answer={bucket: sum(values) / len(values) for bucket, values in sorted(losses.items())},
-        accuracy_by_answer={bucket: sum(values) / len(values) for bucket, values in sorted(correct.items())},
+        loss_by_answer=loss_by_shot,
+        accuracy_by_answer=accuracy_by_shot,
     )
+
+
+def _choose_deterministic_kernels() -> None:
+    """The same bits on every run of a GPU; some kernels are slower, and one without such a form raises."""
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    os.environ["FLASH_ATTENTION_DETERMINISTIC"] = "1"
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
 
 
 def _peak_memory(device: torch.device) -> int:

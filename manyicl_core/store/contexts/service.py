@@ -7,7 +7,7 @@ from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.errors import InvalidRequest, NotFound
 from manyicl_core.method.contexts import draw_context
 from manyicl_core.method.encoding import ANSWER_TEMPLATE, escape_answer
-from manyicl_core.method.tasks import Task
+from manyicl_core.method.tasks import Example, Task
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.contexts.schemas import InlineContext, ManyiclChat
 from manyicl_core.store.jobs.datasets import load_dataset
@@ -72,7 +72,10 @@ def hosted_prompt(store: ArtifactStore, model: ServedModel, request: ManyiclChat
 def _inline_tokens(model: ServedModel, context: InlineContext, max_shots: int | None) -> tuple[tuple[int, ...], int]:
     encoder = load_encoder(base_model_folder(model.base))
     examples = context.examples[:max_shots]
-    encoded = [encoder.example(example.input, example.output) for example in examples]
+    encoded = [
+        encoder.example(Example(input=example.input, output=example.output, line=line))
+        for line, example in enumerate(examples, start=1)
+    ]
     return tuple(encoder.context(context.instruction, encoded)), len(encoded)
 
 

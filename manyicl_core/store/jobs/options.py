@@ -4,10 +4,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from manyicl_core.method.objectives import Objective
+from manyicl_core.contract.train_spec import Schedule
+from manyicl_core.method.objectives import Normalization, Objective
 from manyicl_core.method.tasks import TaskDefinition
 
 Auto = Literal["auto"]
+JobObjective = Objective | Literal["dedicated"]
 
 
 class _Strict(BaseModel):
@@ -15,11 +17,40 @@ class _Strict(BaseModel):
 
 
 class LoraOptions(_Strict):
-    """LoRA: ``target_modules`` is ``"all-linear"`` or a list of layer names such as ``q_proj``."""
+    """LoRA: ``target_modules`` is ``"all-linear"`` or a list of layer names such as ``q_proj``.
+
+    ``top_layers`` adapts only so many layers, counted from the output; ``quantize_base`` holds the
+    frozen base in 4 bits while training (QLoRA).
+    """
 
     rank: int = Field(default=16, ge=1, le=256)
     alpha: int = Field(default=32, ge=1, le=1024)
+    dropout: float = Field(default=0.0, ge=0, le=0.9, allow_inf_nan=False)
     target_modules: Literal["all-linear"] | Annotated[list[str], Field(min_length=1, max_length=64)] = "all-linear"
+    top_layers: int | None = Field(default=None, ge=1, le=1000)
+    quantize_base: bool = False
+
+
+class OptimizerOptions(_Strict):
+    """AdamW and its schedule; ``micro_batch_size`` sequences run at once, the rest of a step accumulates."""
+
+    schedule: Schedule = "cosine"
+    warmup_fraction: float = Field(default=0.1, ge=0, le=1, allow_inf_nan=False)
+    weight_decay: float = Field(default=0.0, ge=0, le=1, allow_inf_nan=False)
+    max_gradient_norm: float = Field(default=1.0, gt=0, le=1e6, allow_inf_nan=False)
+    micro_batch_size: int = Field(default=1, ge=1, le=256)
+
+
+class ValidationOptions(_Strict):
+    """The loss on the validation file's queries of the trained tasks, while training.
+
+    It is measured every ``every`` steps on at most ``sequences`` sequences. With ``patience``,
+    training stops after so many measurements without a new best, and the best weights count.
+    """
+
+    every: int = Field(default=10, ge=1, le=1_000_000)
+    sequences: int = Field(default=8, ge=1, le=10_000)
+    patience: int | None = Field(default=None, ge=1, le=1000)
 
 
 class EvaluationOptions(_Strict):
@@ -36,12 +67,22 @@ class EvaluationOptions(_Strict):
 class ManyiclOptions(_Strict):
     """ManyICL's own options, sent in the client's ``extra_body={"manyicl": …}``."""
 
-    objective: Objective = "many_icl"
+    objective: JobObjective = "many_icl"
+    dedicated_objective: Objective = "zero_shot"
+    normalization: Normalization = "token"
     max_sequence_tokens: int = Field(default=1024, ge=64, le=131_072)
+    max_demonstrations: int | None = Field(default=None, ge=1, le=100_000)
+    demonstrations: Literal["natural", "balanced"] = "natural"
+    mixing: Literal["uniform", "proportional", "temperature"] = "uniform"
+    mixing_temperature: float = Field(default=2.0, ge=1, le=1000, allow_inf_nan=False)
     token_budget: int | None = Field(default=None, ge=1, le=10**12)
     n_epochs: int | None = Field(default=None, ge=1, le=1000)
     tasks: Annotated[list[TaskDefinition], Field(max_length=10_000)] = []
+    adaptation: Literal["lora", "full"] = "lora"
     lora: LoraOptions = LoraOptions()
+    optimizer: OptimizerOptions = OptimizerOptions()
+    validation: ValidationOptions | None = None
+    deterministic: bool = False
     evaluation: EvaluationOptions = EvaluationOptions()
 
 

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from manyicl_core.contract.evaluation_spec import EvaluationSpec, Point
 from manyicl_core.contract.train_spec import LoraSpec, TrainSpec
+from manyicl_core.method.sequences import StreamSettings
 from manyicl_core.method.tasks import Task
 from manyicl_core.store.jobs.options import CHECKPOINT_EVERY, DEFAULT_LEARNING_RATE, ManyiclOptions
 from manyicl_core.store.tables import Checkpoint, Job, JobResult
@@ -20,14 +21,27 @@ def train_spec(job: Job, tasks: list[Task], model_folder: Path, threads: int) ->
         base_model_folder=str(model_folder),
         tasks=[task.model_copy(update={"queries": []}) for task in tasks if task.definition.role == "train"],
         objective=options.objective,
-        max_sequence_tokens=options.max_sequence_tokens,
+        normalization=options.normalization,
+        stream=StreamSettings(
+            max_sequence_tokens=options.max_sequence_tokens,
+            max_demonstrations=options.max_demonstrations,
+            demonstrations=options.demonstrations,
+            mixing=options.mixing,
+            temperature=options.mixing_temperature,
+        ),
         n_epochs=job.hyperparameters["n_epochs"],
         token_budget=options.token_budget,
         batch_size=job.hyperparameters["batch_size"],
+        micro_batch_size=options.optimizer.micro_batch_size,
         learning_rate=DEFAULT_LEARNING_RATE * job.hyperparameters["learning_rate_multiplier"],
+        schedule=options.optimizer.schedule,
+        warmup_fraction=options.optimizer.warmup_fraction,
+        weight_decay=options.optimizer.weight_decay,
+        max_gradient_norm=options.optimizer.max_gradient_norm,
         seed=job.seed,
-        lora=LoraSpec(rank=options.lora.rank, alpha=options.lora.alpha, target_modules=options.lora.target_modules),
+        lora=LoraSpec.model_validate(options.lora.model_dump()) if options.adaptation == "lora" else None,
         checkpoint_every=CHECKPOINT_EVERY,
+        deterministic=options.deterministic,
         threads=threads,
     )
 

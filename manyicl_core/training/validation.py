@@ -1,0 +1,31 @@
+"""The loss on examples that are not trained on, measured while training."""
+
+import torch
+
+from manyicl_core.contract.train_spec import TrainSpec, ValidationSpec
+from manyicl_core.method.encoding import Encoder
+from manyicl_core.method.objectives import stands_alone
+from manyicl_core.method.sequences import EncodedTask, Sequence, SequenceStream
+from manyicl_core.training.batches import micro_batch
+from manyicl_core.training.loss import AnswerLoss
+from manyicl_core.training.scores import Scores
+
+
+def validation_sequences(spec: TrainSpec, validation: ValidationSpec, encoder: Encoder) -> list[Sequence]:
+    """Sequences of the validation's examples, made as the trained ones are: the same every time."""
+    tasks = [EncodedTask(task, encoder) for task in validation.tasks]
+    stream = SequenceStream(tasks, spec.seed, spec.stream, stands_alone(spec.objective))
+    return [stream.nth(number) for number in range(min(validation.sequences, stream.epoch_length))]
+
+
+@torch.no_grad()
+def validate(spec: TrainSpec, loss: AnswerLoss, sequences: list[Sequence], device: torch.device) -> Scores:
+    """Score the sequences under the job's objective; dropout is off meanwhile."""
+    scores = Scores()
+    loss.eval()
+    for sequence in sequences:
+        batch = micro_batch([sequence], spec.objective, spec.normalization)
+        losses, correct = loss(batch.tokens.to(device), batch.labels.to(device))
+        scores.add(batch, losses.cpu(), correct.cpu())
+    loss.train()
+    return scores
