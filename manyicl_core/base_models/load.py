@@ -5,6 +5,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
+from manyicl_core.base_models.attention import BLOCKED_ATTENTION
+
 
 def compute_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the processor or the GPU computes in it, else float32.
@@ -26,9 +28,7 @@ def compute_device() -> torch.device:
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def load_base_model(
-    folder: Path, device: torch.device, dtype: torch.dtype, quantize: bool = False
-) -> PreTrainedModel:
+def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype, quantize: bool = False) -> PreTrainedModel:
     """The frozen causal language model in ``folder`` (safetensors only), in evaluation mode.
 
     Args:
@@ -50,7 +50,7 @@ def load_base_model(
         dtype=dtype,
         use_safetensors=True,
         trust_remote_code=False,
-        attn_implementation="sdpa",
+        attn_implementation=BLOCKED_ATTENTION if device.type == "cpu" else "sdpa",
         quantization_config=quantization,
         device_map={"": device} if quantize else None,
     )

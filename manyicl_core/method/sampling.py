@@ -39,9 +39,7 @@ def training_order(
     order: list[int] = []
     for turn in range(max((len(queue) for queue in queues.values()), default=0)):
         labels = sorted(queues)
-        order += [
-            queues[labels[int(i)]][turn % len(queues[labels[int(i)]])] for i in rng.permutation(len(labels))
-        ]
+        order += [queues[labels[int(i)]][turn % len(queues[labels[int(i)]])] for i in rng.permutation(len(labels))]
     return order
 
 

@@ -110,9 +110,7 @@ def _trainable(model: PreTrainedModel | PeftModel) -> list[tuple[str, torch.nn.P
     return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
-def _optimizer_tensors(
-    model: PreTrainedModel | PeftModel, optimizer: torch.optim.Optimizer
-) -> dict[str, torch.Tensor]:
+def _optimizer_tensors(model: PreTrainedModel | PeftModel, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     return {
         f"{name}.{key}": value.contiguous()
         for name, parameter in _trainable(model)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from manyicl_core.child_process import passive_threads, spawn, stop
+from manyicl_core.child_process import compute_environment, spawn, stop
 
 # Says "ready" when it is set up, then waits for a signal for ever.
 _WAITS = "import signal; print('ready', flush=True); signal.pause()"
@@ -83,5 +83,5 @@ def test_a_child_dies_with_the_thread_that_started_it():
 
 def test_threads_are_told_to_sleep_while_they_wait():
     environment = {"PATH": "/bin"}
-    assert passive_threads(environment) == {"PATH": "/bin", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+    assert compute_environment(environment) == {"PATH": "/bin", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
     assert environment == {"PATH": "/bin"}
