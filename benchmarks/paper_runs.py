@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from benchmarks.task_folders import RealTask
 from manyicl_core.child_process import compute_environment
 from manyicl_core.contract.progress import Failed, StepMetrics, Trained, parse
 from manyicl_core.contract.train_spec import LoraSpec, TrainSpec, ValidationSpec
@@ -15,7 +16,6 @@ from manyicl_core.method.objectives import Objective
 from manyicl_core.method.sequences import StreamSettings
 from manyicl_core.method.tasks import Task
 from manyicl_core.training.checkpoint import config_hash
-from benchmarks.task_folders import RealTask
 
 METHODS: tuple[Objective, ...] = get_args(Objective)
 _VALIDATED_SEQUENCES = 24
@@ -93,7 +93,7 @@ def train(settings: Settings, spec: TrainSpec) -> Run:
     if not (folder / "weights" / "manyicl.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "spec.json").write_text(spec.model_dump_json(), encoding="utf-8")
-        _run_process("manyicl_core.training", folder, messages)
+        run_process("manyicl_core.training", folder, messages)
     steps: list[StepMetrics] = []
     weights = None
     for line in messages.read_text(encoding="utf-8").splitlines():
@@ -121,7 +121,7 @@ def train(settings: Settings, spec: TrainSpec) -> Run:
     )
 
 
-def _run_process(module: str, folder: Path, output: Path) -> None:
+def run_process(module: str, folder: Path, output: Path) -> None:
     """Run one of the product's processes over ``folder``, its progress lines into ``output``."""
     with output.open("w", encoding="utf-8") as lines:
         subprocess.run(
