@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from benchmarks.task_folders import RealTask
-from manyicl_core.child_process import compute_environment
+from manyicl_core.child_process import job_environment
 from manyicl_core.contract.progress import Failed, StepMetrics, Trained, parse
 from manyicl_core.contract.train_spec import LoraSpec, TrainSpec, ValidationSpec
 from manyicl_core.method.objectives import Objective
@@ -126,7 +126,7 @@ def run_process(module: str, folder: Path, output: Path) -> None:
     with output.open("w", encoding="utf-8") as lines:
         subprocess.run(
             [sys.executable, "-m", module, str(folder)],
-            env=compute_environment(dict(os.environ)),
+            env=job_environment(dict(os.environ)),
             stdout=lines,
             check=False,
         )

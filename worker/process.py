@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from types import TracebackType
 
-from manyicl_core.child_process import compute_environment, spawn, stop
+from manyicl_core.child_process import job_environment, spawn, stop
 from manyicl_core.contract.progress import Message, parse
 from worker.heartbeat import Heartbeat
 
@@ -23,7 +23,7 @@ class JobProcess:
 
     def __init__(self, command: list[str], environment: dict[str, str], heartbeat: Heartbeat) -> None:
         self._heartbeat = heartbeat
-        self._process = spawn(command, compute_environment(environment), stdout=subprocess.PIPE)
+        self._process = spawn(command, job_environment(environment), stdout=subprocess.PIPE)
         self._lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, name="progress", daemon=True).start()
 

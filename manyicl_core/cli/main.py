@@ -10,7 +10,7 @@ from rich.console import Console
 
 from manyicl_core.base_models.catalog import known_base_models
 from manyicl_core.base_models.pull import PullFailed, pull_base_model
-from manyicl_core.child_process import compute_environment
+from manyicl_core.child_process import passive_threads
 from manyicl_core.settings import MissingSetting, Settings, get_settings, required
 
 app = typer.Typer(name="manyicl", help="Many-shot in-context fine-tuning as a service.", no_args_is_help=True)
@@ -126,7 +126,7 @@ def _settings(*needed: str) -> Settings:
 def _become(module: str, *arguments: str) -> NoReturn:
     """Turn this process into ``python -m module``: signals reach it without a go-between."""
     command = [sys.executable, "-m", module, *arguments]
-    os.execve(sys.executable, command, compute_environment(dict(os.environ)))  # noqa: S606
+    os.execve(sys.executable, command, passive_threads(dict(os.environ)))  # noqa: S606
 
 
 if __name__ == "__main__":

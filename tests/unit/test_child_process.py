@@ -9,12 +9,24 @@ from pathlib import Path
 
 import pytest
 
-from manyicl_core.child_process import compute_environment, spawn, stop
+from manyicl_core.child_process import job_environment, passive_threads, spawn, stop
 
 # Says "ready" when it is set up, then waits for a signal for ever.
 _WAITS = "import signal; print('ready', flush=True); signal.pause()"
 _WAITS_DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + _WAITS.removeprefix("import signal; ")
 _WITH_GRANDCHILD = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {_WAITS_DEAF!r}])"
+
+# Takes, fills and frees 50 MB again and again; prints how many pages were faulted in.
+_ALLOCATES = """
+import ctypes, resource
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+for _ in range(20):
+    block = ctypes.c_void_p(libc.malloc(50_000_000))
+    ctypes.memset(block, 1, 50_000_000)
+    libc.free(block)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+"""
 
 
 def started(code: str) -> subprocess.Popen[str]:
@@ -81,7 +93,17 @@ def test_a_child_dies_with_the_thread_that_started_it():
     process.communicate()
 
 
+def test_a_jobs_process_keeps_its_memory_and_waits_passively():
+    environment = job_environment({"PATH": "/bin"})
+    assert environment.items() > passive_threads({"PATH": "/bin"}).items()
+    faults = [
+        int(subprocess.run([sys.executable, "-c", _ALLOCATES], env=each, capture_output=True, check=True).stdout)
+        for each in (environment, {"PATH": "/bin"})
+    ]
+    assert faults[0] < faults[1] / 4
+
+
 def test_threads_are_told_to_sleep_while_they_wait():
     environment = {"PATH": "/bin"}
-    assert compute_environment(environment) == {"PATH": "/bin", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+    assert passive_threads(environment) == {"PATH": "/bin", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
     assert environment == {"PATH": "/bin"}
