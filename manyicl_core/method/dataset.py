@@ -1,26 +1,29 @@
-"""Users' training files: JSONL into tasks, with every problem named by its line.
+"""Users' training files: JSONL lines into rows, with every problem named by its line.
 
 Two shapes of line, which one file may mix:
 
 - ``{"task": …, "input": …, "output": …}``
-- OpenAI chat: ``{"messages": [system?, user, assistant]}``; lines with the same system message
-  are one task, and that message is its instruction.
+- OpenAI chat: ``{"messages": [system?, user, assistant, user, assistant, …]}``; lines with the same
+  system message are one task, and that message is its instruction. A conversation is one example:
+  its last exchange behind the earlier ones. ``"weight": 0`` on an assistant message takes it out
+  of the targets (``FineTuneChatCompletionRequestAssistantMessage`` of OpenAI's API).
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from manyicl_core.method.encoding import Encoder
-from manyicl_core.method.sequences import EncodedTask
-from manyicl_core.method.tasks import MAX_INSTRUCTION_CHARACTERS, Example, Task, TaskDefinition
+from manyicl_core.method.tasks import MAX_INSTRUCTION_CHARACTERS, Example, Turn
 
 MAX_LINE_CHARACTERS = 1_000_000
 _REPORTED = 10
+_SYSTEM_ROLES = ("system", "developer")
+_TOOL_ROLES = ("tool", "function")
+_TOOL_FIELDS = ("tools", "functions", "parallel_tool_calls", "tool_calls", "tool_call_id", "function_call")
 
 _Text = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
 
@@ -43,16 +46,25 @@ class _TaskLine(BaseModel):
     output: _Text
 
 
-class _Message(BaseModel):
+class _ChatPart(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    role: Literal["system", "user", "assistant"]
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, fields: object) -> object:
+        # Clients write out every optional field of a message: one that is null says nothing.
+        if not isinstance(fields, dict):
+            return fields
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+class _Message(_ChatPart):
+    role: Literal["system", "developer", "user", "assistant"]
     content: _Text
+    weight: Annotated[int, Field(ge=0, le=1)] = 1
 
 
-class _ChatLine(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
+class _ChatLine(_ChatPart):
     messages: list[_Message] = Field(min_length=2)
 
 
@@ -72,6 +84,8 @@ def chat_task_name(instruction: str) -> str:
 
 def parse_rows(lines: Iterable[bytes]) -> list[Row]:
     """Read a training file; blank lines are skipped but counted.
+
+    Every example has at least one answer that may be a target.
 
     Raises:
         InvalidDataset: a line is not UTF-8, not JSON, of another shape, or has an empty text;
@@ -106,42 +120,73 @@ def _parse_row(text: str, number: int) -> Row:
         raise ValueError('not a JSON object; write {"task": …, "input": …, "output": …}')
     try:
         if "messages" in content:
-            return _chat_row(_ChatLine.model_validate(content), number)
+            return _chat_row(_ChatLine.model_validate(content).messages, number)
         row = _TaskLine.model_validate(content)
     except ValidationError as error:
         raise ValueError(_first_problem(error)) from None
     _refuse_nul(row.task)
-    return Row(row.task, None, _example(row.input, row.output, number))
+    turn = _turn(row.input, row.output)
+    return Row(row.task, None, Example(input=turn.input, output=turn.output, line=number))
 
 
-def _chat_row(line: _ChatLine, number: int) -> Row:
-    messages = line.messages
+def _chat_row(messages: list[_Message], number: int) -> Row:
+    _check_roles([message.role for message in messages])
+    for index, message in enumerate(messages):
+        if message.role != "assistant" and "weight" in message.model_fields_set:
+            raise ValueError(f"'messages.{index}.weight': only an assistant message has a weight; remove it")
     instruction = ""
-    if messages[0].role == "system":
-        instruction = messages[0].content.strip()
-        _refuse_nul(instruction)
-        if len(instruction) > MAX_INSTRUCTION_CHARACTERS:
-            raise ValueError(
-                f"the system message has {len(instruction)} characters; "
-                f"an instruction may have {MAX_INSTRUCTION_CHARACTERS}"
-            )
+    if messages[0].role in _SYSTEM_ROLES:
+        instruction = _instruction(messages[0].content)
         messages = messages[1:]
-    if [message.role for message in messages] != ["user", "assistant"]:
+    turns = [
+        _turn(asked.content, answered.content, answered.weight == 1)
+        for asked, answered in zip(messages[::2], messages[1::2], strict=True)
+    ]
+    if not any(turn.trained for turn in turns):
         raise ValueError(
-            "a chat line holds an optional system message, one user and one assistant message; "
-            "write each exchange on a line of its own"
+            "every assistant message has the weight 0, so there is nothing to learn; "
+            "give at least one the weight 1, or remove the line"
         )
-    example = _example(messages[0].content, messages[1].content, number)
+    *earlier, last = turns
+    example = Example(input=last.input, output=last.output, line=number, earlier=earlier, trained=last.trained)
     return Row(chat_task_name(instruction), instruction, example)
 
 
-def _example(input_text: str, output: str, number: int) -> Example:
+def _check_roles(roles: list[str]) -> None:
+    """A conversation is user, assistant, user, assistant … after an optional system message."""
+    first = int(roles[0] in _SYSTEM_ROLES)
+    if roles[first] == "assistant":
+        raise ValueError(f"'messages.{first}' is from the assistant; a conversation starts with a user message")
+    for index in range(first, len(roles)):
+        if roles[index] in _SYSTEM_ROLES:
+            raise ValueError(f"'messages.{index}' is a {roles[index]} message; only the first message may be one")
+        if index > first and roles[index] == roles[index - 1]:
+            raise ValueError(
+                f"'messages.{index - 1}' and 'messages.{index}' are both from the {roles[index]}; "
+                "join them into one message"
+            )
+    if roles[-1] != "assistant":
+        raise ValueError("the last message is from the user; end the conversation with the assistant's answer")
+
+
+def _instruction(content: str) -> str:
+    instruction = content.strip()
+    _refuse_nul(instruction)
+    if len(instruction) > MAX_INSTRUCTION_CHARACTERS:
+        raise ValueError(
+            f"the system message has {len(instruction)} characters; "
+            f"an instruction may have {MAX_INSTRUCTION_CHARACTERS}"
+        )
+    return instruction
+
+
+def _turn(input_text: str, output: str, trained: bool = True) -> Turn:
     _refuse_nul(input_text + output)
-    example = Example(input=input_text.strip(), output=output.strip(), line=number)
+    turn = Turn(input=input_text.strip(), output=output.strip(), trained=trained)
     # Python strips a few control characters that the pattern of the field takes for text.
-    if not example.input or not example.output:
+    if not turn.input or not turn.output:
         raise ValueError("the input or the output is empty; give it some text")
-    return example
+    return turn
 
 
 def _refuse_nul(text: str) -> None:
@@ -150,133 +195,25 @@ def _refuse_nul(text: str) -> None:
 
 
 def _first_problem(error: ValidationError) -> str:
-    first = error.errors()[0]
+    problems = error.errors()
+    # A message that calls a tool lacks its content too; the tool is what the user must know of.
+    first = next((each for each in problems if _is_about_tools(each["loc"][-1], each["input"])), problems[0])
     field = ".".join(str(part) for part in first["loc"])
-    if first["type"] in ("string_pattern_mismatch", "string_too_short"):
-        return f"{field!r} is empty; give it some text"
-    if first["type"] == "missing":
-        return f'{field!r} is missing; a line is {{"task", "input", "output"}} or {{"messages"}}'
-    if first["type"] == "extra_forbidden":
-        return f"unknown field {field!r}; remove it"
-    return f"{field!r}: {first['msg']}"
+    said = f"{field!r}: {first['msg']}"
+    if _is_about_tools(first["loc"][-1], first["input"]):
+        said = f"{field!r}: tools and functions are not supported; write what they say as text, or remove the line"
+    elif first["type"] == "extra_forbidden":
+        said = f"unknown field {field!r}; remove it"
+    elif first["loc"][-1] == "content" and isinstance(first["input"], list):
+        said = f"{field!r} is a list of parts; images and sound are not supported, write the text as one string"
+    elif first["loc"][-1] == "weight":
+        said = f"{field!r} must be 0 or 1"
+    elif first["type"] in ("string_pattern_mismatch", "string_too_short"):
+        said = f"{field!r} is empty; give it some text"
+    elif first["type"] == "missing":
+        said = f'{field!r} is missing; a line is {{"task", "input", "output"}} or {{"messages"}}'
+    return said
 
 
-def build_tasks(training: list[Row], validation: list[Row], definitions: list[TaskDefinition]) -> list[Task]:
-    """Group rows into tasks.
-
-    With no definitions every task of the training file is trained on, with the defaults. With
-    definitions, they and the training file must name the same tasks; a definition names a chat
-    task by its name or by giving the system message as its instruction.
-
-    Raises:
-        InvalidDataset: tasks do not match, a label is unknown, an input stands in both files, or
-            nothing is left to train on.
-    """
-    named = {definition.instruction.strip(): definition.name for definition in definitions if definition.instruction}
-    groups = _group(training, named)
-    queries = _group(validation, named)
-    if not definitions:
-        definitions = [
-            TaskDefinition(name=name, instruction=rows[0].instruction or "") for name, rows in groups.items()
-        ]
-    _check_names(definitions, groups, queries)
-    problems: list[str] = []
-    tasks = []
-    for definition in definitions:
-        task = Task(
-            definition=_with_instruction(definition, groups[definition.name]),
-            demonstrations=[row.example for row in groups[definition.name]],
-            queries=[row.example for row in queries.get(definition.name, [])],
-        )
-        problems += [*_label_problems(task), *_duplicate_problems(task)]
-        tasks.append(task)
-    if not any(task.definition.role == "train" for task in tasks):
-        problems.append("every task is held out; give at least one task the role 'train'")
-    if problems:
-        raise InvalidDataset(problems)
-    return tasks
-
-
-def check_fits(tasks: list[Task], encoder: Encoder, max_sequence_tokens: int, context_length: int) -> None:
-    """Tokenise every trained example and every query once and refuse what has no room.
-
-    Raises:
-        InvalidDataset: an example is longer than a sequence, or a query than the model reads.
-    """
-    problems = [
-        str(problem)
-        for task in tasks
-        if task.definition.role == "train"
-        for problem in EncodedTask(task, encoder).check_fits(max_sequence_tokens)
-    ]
-    for task in tasks:
-        head = len(encoder.instruction(task.definition.instruction))
-        for query in task.queries:
-            tokens = head + len(encoder.example(query))
-            if tokens > context_length:
-                problems.append(
-                    f"line {query.line} of the validation file: the query of task {task.definition.name!r} takes "
-                    f"{tokens} tokens with its instruction and answer, and the model reads at most {context_length}; "
-                    "shorten it"
-                )
-    if problems:
-        raise InvalidDataset(problems)
-
-
-def _group(rows: list[Row], named: dict[str, str]) -> dict[str, list[Row]]:
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        name = row.task if row.instruction is None else named.get(row.instruction, row.task)
-        groups.setdefault(name, []).append(row)
-    return groups
-
-
-def _with_instruction(definition: TaskDefinition, rows: list[Row]) -> TaskDefinition:
-    if definition.instruction or not rows[0].instruction:
-        return definition
-    return definition.model_copy(update={"instruction": rows[0].instruction})
-
-
-def _check_names(
-    definitions: list[TaskDefinition], groups: dict[str, list[Row]], queries: dict[str, list[Row]]
-) -> None:
-    names = [definition.name for definition in definitions]
-    problems = [f"task {name!r} is defined twice" for name in sorted({n for n in names if names.count(n) > 1})]
-    problems += [
-        f"task {name!r} is defined but has no line in the training file" for name in names if name not in groups
-    ]
-    for where, found in (("training", groups), ("validation", queries)):
-        problems += [
-            f"line {rows[0].example.line}: the {where} file has task {name!r}, which is not among the job's tasks"
-            for name, rows in found.items()
-            if name not in names
-        ]
-    if problems:
-        raise InvalidDataset(problems)
-
-
-def _label_problems(task: Task) -> Iterator[str]:
-    labels = task.definition.labels
-    if labels is None:
-        return
-    for where, examples in (("", task.demonstrations), (" of the validation file", task.queries)):
-        for example in examples:
-            if example.output not in labels:
-                yield (
-                    f"line {example.line}{where}: {example.output[:60]!r} is not a label of task "
-                    f"{task.definition.name!r}; its labels are {', '.join(labels[:20])}"
-                )
-
-
-def _duplicate_problems(task: Task) -> Iterator[str]:
-    trained = {_normal(example.input): example.line for example in task.demonstrations}
-    for example in task.queries:
-        if line := trained.get(_normal(example.input)):
-            yield (
-                f"line {example.line} of the validation file: the same input is on line {line} of the training "
-                f"file (task {task.definition.name!r}); remove one"
-            )
-
-
-def _normal(text: str) -> str:
-    return " ".join(text.lower().split())
+def _is_about_tools(field: str | int, value: object) -> bool:
+    return field in _TOOL_FIELDS or (field == "role" and value in _TOOL_ROLES)

@@ -9,6 +9,13 @@ from tests.jobs import TASKS, create_job, example_lines, upload
 from tests.services import BASE_MODEL
 
 
+def talk(*contents: str) -> dict[str, Any]:
+    """A conversation of the task ``sum``, which is known by its instruction."""
+    roles = ["user", "assistant"] * (len(contents) // 2)
+    messages = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
+    return {"messages": [{"role": "system", "content": "Add."}, *messages]}
+
+
 def test_a_created_job_has_every_field_and_waits(client: OpenAI) -> None:
     job = create_job(client)
     assert job.id.startswith("ftjob-")
@@ -93,10 +100,27 @@ def test_a_wrong_field_is_named(client: OpenAI, body: dict[str, Any], param: str
             [{"task": "sum", "input": " 0 AND 0", "output": "0"}],
             "line 1 of the validation file: the same input is on line 2 of the training file",
         ),
+        (
+            [],
+            [{"task": "parity", "input": "Thing 0", "output": "even"}],
+            "line 1 of the validation file: the same input is on line 1 of the training file "
+            "(tasks 'parity' and 'colour')",
+        ),
+        (
+            [{"task": "parity", "input": "THING 0", "output": "even"}],
+            [],
+            "line 4 of the training file: the same input is on line 1 of the training file "
+            "(tasks 'parity' and 'colour')",
+        ),
+        (
+            [talk("word " * 200, "1", "and now?", "2")],
+            [],
+            "line 4: the example of task 'sum' takes",
+        ),
     ],
 )
 def test_a_wrong_line_is_named_when_the_job_is_created(
-    client: OpenAI, training: list[dict[str, str]], validation: list[dict[str, str]], expected: str
+    client: OpenAI, training: list[dict[str, Any]], validation: list[dict[str, Any]], expected: str
 ) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         client.fine_tuning.jobs.create(
@@ -123,6 +147,42 @@ def test_chat_lines_are_grouped_by_their_system_message(client: OpenAI) -> None:
     job = client.fine_tuning.jobs.create(model=BASE_MODEL, training_file=upload(client, lines))
     events = [event.message for event in client.fine_tuning.jobs.list_events(job.id)]
     assert any("2 tasks to train" in message for message in events), json.dumps(events)
+
+
+def test_near_leaks_are_warned_of_ten_by_name_and_all_by_number(client: OpenAI) -> None:
+    story = "had {} pens and gave some of them to a good friend"
+    job = client.fine_tuning.jobs.create(
+        model=BASE_MODEL,
+        training_file=upload(client, [{"task": "sum", "input": f"Ann {story.format(7)}", "output": "7"}]),
+        validation_file=upload(
+            client,
+            [{"task": "sum", "input": f"Boy {number} {story.format(9)}", "output": "9"} for number in range(12)],
+        ),
+    )
+    events = list(client.fine_tuning.jobs.list_events(job.id))[::-1]
+    warnings = [event for event in events if event.level == "warn"]
+    assert len(warnings) == 11
+    assert warnings[0].message.startswith("line 1 of the validation file (task 'sum') shares 10 words with line 1 of")
+    assert warnings[0].data == {
+        "task": "sum",
+        "part": "validation",
+        "line": 1,
+        "other_task": "sum",
+        "other_line": 1,
+        "words": "had # pens and gave some of them to a",
+    }
+    assert warnings[-1].message.startswith("Near leaks: 12 tested examples share")
+
+
+def test_conversations_with_weights_make_a_job(client: OpenAI) -> None:
+    lines = [talk("1 and 1", "2", f"and {number}?", str(number)) for number in range(3)]
+    for line in lines:
+        line["messages"][-1]["weight"] = 0
+    queries = [talk("2 and 2", "4", "and 5?", "9")]
+    job = client.fine_tuning.jobs.create(
+        model=BASE_MODEL, training_file=upload(client, lines), validation_file=upload(client, queries)
+    )
+    assert job.status == "queued"
 
 
 def test_deleting_the_file_does_not_harm_its_job(client: OpenAI) -> None:

@@ -1,6 +1,7 @@
 """Create, find and cancel jobs: what the api asks for."""
 
 import secrets
+from dataclasses import asdict
 from pathlib import Path
 
 from sqlalchemy import func, select, update
@@ -16,7 +17,9 @@ from manyicl_core.base_models.catalog import (
 from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from manyicl_core.ids import new_id
-from manyicl_core.method.dataset import InvalidDataset, Row, build_tasks, check_fits, parse_rows
+from manyicl_core.method.dataset import InvalidDataset, Row, parse_rows
+from manyicl_core.method.leaks import near_leaks
+from manyicl_core.method.task_building import build_tasks, check_fits
 from manyicl_core.method.tasks import Task
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.files.service import content_key, get_file
@@ -25,6 +28,8 @@ from manyicl_core.store.jobs.datasets import fetched, store_dataset
 from manyicl_core.store.jobs.options import CreateJob, resolved_hyperparameters
 from manyicl_core.store.pages import Page, fetch_page
 from manyicl_core.store.tables import Job, JobEvent, JobResult
+
+_SHOWN_LEAKS = 10
 
 
 def create_job(session: Session, store: ArtifactStore, project_id: str, request: CreateJob) -> Job:
@@ -74,9 +79,25 @@ def create_job(session: Session, store: ArtifactStore, project_id: str, request:
     add_event(
         session, job.id, "info", f"Files are valid: {trained} tasks to train, {len(tasks) - trained} held out; queued"
     )
+    _warn_of_near_leaks(session, job.id, tasks)
     job.state = QUEUED
     session.flush()
     return job
+
+
+def _warn_of_near_leaks(session: Session, job_id: str, tasks: list[Task]) -> None:
+    leaks = near_leaks(tasks)
+    for leak in leaks[:_SHOWN_LEAKS]:
+        add_event(session, job_id, "warn", str(leak), data=asdict(leak))
+    if leaks:
+        add_event(
+            session,
+            job_id,
+            "warn",
+            f"Near leaks: {len(leaks)} tested examples share a run of words with a trained one "
+            f"({min(len(leaks), _SHOWN_LEAKS)} are listed); where they are copies, remove them from one of the files, "
+            "or the results flatter the model",
+        )
 
 
 def _check_target_modules(request: CreateJob, folder: Path) -> None:

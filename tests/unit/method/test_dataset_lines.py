@@ -64,15 +64,9 @@ def problems_of(*lines: bytes) -> list[str]:
         (line_of({**GOOD, "input": "x" * MAX_LINE_CHARACTERS}), f"a line may have {MAX_LINE_CHARACTERS}"),
         (line_of(chat()), "at least 2 items"),
         (line_of(chat(("user", "u"))), "at least 2 items"),
-        (line_of(chat(("user", "u"), ("user", "v"))), "one user and one assistant"),
-        (line_of(chat(("assistant", "a"), ("user", "u"))), "one user and one assistant"),
-        (line_of(chat(("system", "s"), ("user", "u"))), "one user and one assistant"),
-        (line_of(chat(("user", "u"), ("assistant", "a"), ("system", "s"))), "one user and one assistant"),
-        (line_of(chat(*[("user", "u"), ("assistant", "a")] * 2)), "each exchange on a line of its own"),
-        (line_of(chat(("user", "u"), ("tool", "a"))), "'messages.1.role'"),
+        (line_of({**GOOD, "weight": 1}), "unknown field 'weight'"),
         (line_of(chat(("user", "u"), ("assistant", " "))), "'messages.1.content' is empty"),
-        (line_of({"messages": [{"role": "user", "content": ["u"]}] * 2}), "'messages.0.content'"),
-        (line_of({**chat(("user", "u"), ("assistant", "a")), "tools": []}), "unknown field 'tools'"),
+        (line_of(chat(("user", "u"), ("judge", "a"))), "'messages.1.role'"),
         (
             line_of(chat(("system", "s" * (MAX_INSTRUCTION_CHARACTERS + 1)), ("user", "u"), ("assistant", "a"))),
             f"an instruction may have {MAX_INSTRUCTION_CHARACTERS}",
@@ -165,9 +159,10 @@ _json = st.recursive(
     max_leaves=8,
 )
 _roles = st.sampled_from(["system", "user", "assistant", "tool", None])
-_chats = st.lists(st.fixed_dictionaries({"role": _roles, "content": st.text(max_size=5)}), max_size=4).map(
-    lambda messages: {"messages": messages}
+_messages = st.fixed_dictionaries(
+    {"role": _roles, "content": st.text(max_size=5)}, optional={"weight": _json, "tool_calls": _json}
 )
+_chats = st.lists(_messages, max_size=4).map(lambda messages: {"messages": messages})
 _lines = st.just(line_of(GOOD)) | st.binary(max_size=40) | (_json | _chats).map(line_of)
 
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from manyicl_core.method.dataset import InvalidDataset, Row, build_tasks, chat_task_name, check_fits
-from manyicl_core.method.tasks import Example, Task, TaskDefinition
+from manyicl_core.method.dataset import InvalidDataset, Row, chat_task_name
+from manyicl_core.method.task_building import build_tasks, check_fits
+from manyicl_core.method.tasks import Example, Task, TaskDefinition, Turn
 from tests.unit.sample_tasks import BYTES, task_of
 
 
@@ -112,10 +113,21 @@ def test_an_input_in_both_files_is_refused_with_both_lines(written: str):
     assert problem.startswith("line 9 of the validation file: the same input is on line 5 of the training file")
 
 
-def test_the_same_input_may_stand_in_two_tasks_and_twice_in_one_file():
-    training = [row("sort", "one", "a", 1), row("sort", "one", "a", 2), row("count", "two", "b", 3)]
-    tasks = build_tasks(training, [row("count", "one", "c", 1)], [])
-    assert read(tasks) == {"sort": (["one", "one"], []), "count": (["two"], ["one"])}
+def test_the_same_input_may_stand_in_two_trained_tasks_and_twice_in_one_file():
+    training = [row("sort", "one", "a", 1), row("sort", "one", "a", 2), row("count", "one", "b", 3)]
+    queries = [row("count", "two", "c", 1), row("sort", "two", "c", 2)]
+    assert read(build_tasks(training, queries, [])) == {
+        "sort": (["one", "one"], ["two"]),
+        "count": (["one"], ["two"]),
+    }
+
+
+def test_every_problem_of_labels_and_leaks_is_told_at_once():
+    definitions = [define("sort", labels=["a", "b"]), define("count", role="heldout")]
+    training = [row("sort", "one", "c", 1), row("count", "One", "1", 2)]
+    [label, leak] = problems_of(training, [], definitions)
+    assert label.startswith("line 1: 'c' is not a label")
+    assert leak.startswith("line 2 of the training file: the same input is on line 1 of the training file")
 
 
 def test_a_held_out_task_may_not_test_on_its_demonstrations_either():
@@ -143,3 +155,17 @@ def test_an_example_of_a_held_out_task_stands_in_no_sequence_and_may_be_long():
     check_fits([task_of([("a", "b")]), task_of(long, "unseen", role="heldout")], BYTES, 60, 1000)
     with pytest.raises(InvalidDataset):
         check_fits([task_of(long)], BYTES, 60, 1000)
+
+
+def test_a_conversation_counts_whole_in_the_length_limits():
+    earlier = [Turn(input="x" * 30, output="y" * 30)]
+    example = Example(input="a", output="b", line=3, earlier=earlier)
+    task = task_of([("a", "b")]).model_copy(update={"demonstrations": [example]})
+    tokens = len(BYTES.example(example))
+    check_fits([task], BYTES, tokens, 1000)
+    with pytest.raises(InvalidDataset, match=f"line 3: the example of task 'sort' takes {tokens} tokens"):
+        check_fits([task], BYTES, tokens - 1, 1000)
+    tested = task_of([("a", "b")]).model_copy(update={"queries": [example]})
+    check_fits([tested], BYTES, 60, tokens)
+    with pytest.raises(InvalidDataset, match="line 3 of the validation file: the query of task 'sort'"):
+        check_fits([tested], BYTES, 60, tokens - 1)
