@@ -21,7 +21,7 @@ def main(folder: Path) -> int:
     """Run the trainer over ``folder``."""
     spec = TrainSpec.model_validate_json((folder / "spec.json").read_text(encoding="utf-8"))
     checkpoint, best = (path if path.exists() else None for path in (folder / "checkpoint", folder / "best"))
-    return run_reporting(train(spec, folder, checkpoint, best or checkpoint))
+    return run_reporting(train(spec, folder, checkpoint, best))
 
 
 if __name__ == "__main__":

@@ -99,6 +99,8 @@ def load_checkpoint(
     load_weights(model, folder)
     tensors = load_file(str(folder / _OPTIMIZER))
     for name, parameter in _trainable(model):
+        if f"{name}.step" not in tensors:
+            continue  # no step has had a target yet
         optimizer.state[parameter] = {
             key: tensors[f"{name}.{key}"].to(parameter.device if key != "step" else "cpu")
             for key in ("step", "exp_avg", "exp_avg_sq")

@@ -76,6 +76,8 @@ def train(spec: TrainSpec, folder: Path, checkpoint: Path | None, best: Path | N
     validated = validation_sequences(spec, validation, load_encoder(Path(spec.base_model_folder))) if validation else []
 
     state = load_checkpoint(checkpoint, spec, model, optimizer) if checkpoint else TrainingState()
+    if state.best_step == state.step:
+        best = checkpoint
     yield Started(
         step=state.step,
         steps=plan.steps,

@@ -6,7 +6,7 @@ import torch
 
 from manyicl_core.base_models.load import load_base_model
 from manyicl_core.contract.train_spec import LoraSpec
-from manyicl_core.training.adapters import add_adapter, save_adapter
+from manyicl_core.training.weights import add_adapter, save_weights
 
 
 def save_random_adapter(model_folder: Path, folder: Path, seed: int) -> Path:
@@ -17,5 +17,5 @@ def save_random_adapter(model_folder: Path, folder: Path, seed: int) -> Path:
     for parameter in peft_model.parameters():
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.2)
-    save_adapter(peft_model, folder)
+    save_weights(peft_model, folder)
     return folder

@@ -3,14 +3,16 @@
 from hypothesis import strategies as st
 
 from manyicl_core.method.encoding import Encoder
+from manyicl_core.method.sequences import EncodedTask, SequenceStream, StreamSettings
 from manyicl_core.method.tasks import Example, Task, TaskDefinition
 
 # One token a byte: what a sequence says can be read back with `bytes(tokens).decode()`.
 BYTES = Encoder(tokenize=lambda text: list(text.encode()), start=(), stop=ord("\n"))
 
-texts = st.text(min_size=1, max_size=12).filter(lambda text: bool(text.strip()))
+_characters = st.characters(exclude_characters="\x00", codec="utf-8")  # a NUL is refused wherever it comes in
+texts = st.text(_characters, min_size=1, max_size=12).filter(lambda text: bool(text.strip()))
 pairs = st.lists(st.tuples(texts, texts), min_size=1, max_size=12)
-instructions = st.text(max_size=20)
+instructions = st.text(_characters, max_size=20)
 
 
 def examples_of(pairs_: list[tuple[str, str]]) -> list[Example]:
@@ -30,5 +32,19 @@ def numbered_task(size: int, name: str = "count", **definition: object) -> Task:
 
 def room_for(task: Task, shots: int, encoder: Encoder = BYTES) -> int:
     """The tokens of the instruction and ``shots`` of the longest demonstrations."""
-    longest = max(len(encoder.example(example.input, example.output)) for example in task.demonstrations)
+    longest = max(len(encoder.example(example)) for example in task.demonstrations)
     return len(encoder.instruction(task.definition.instruction)) + shots * (longest + len(encoder.separator()))
+
+
+def stream_settings(max_sequence_tokens: int, **settings: object) -> StreamSettings:
+    """Settings with a budget in bytes, which may be smaller than a job can ask for."""
+    checked = StreamSettings.model_validate(settings)
+    return checked.model_copy(update={"max_sequence_tokens": max_sequence_tokens})
+
+
+def stream_of(
+    tasks: list[Task], seed: int, max_sequence_tokens: int, alone: bool = False, **settings: object
+) -> SequenceStream:
+    """The stream of ``tasks``, one token a byte."""
+    encoded = [EncodedTask(task, BYTES) for task in tasks]
+    return SequenceStream(encoded, seed, stream_settings(max_sequence_tokens, **settings), alone)

@@ -10,6 +10,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from manyicl_core.base_models.tokenizer import load_encoder
+from manyicl_core.method.tasks import Example
 from tests.tiny_model import SPECIAL_TOKENS
 from tests.unit.sample_tasks import texts
 
@@ -21,7 +22,7 @@ def test_a_special_token_in_a_users_text_is_only_text(tiny_model: Path, special:
     encoder = load_encoder(tiny_model)
     tokenizer = Tokenizer.from_file(str(tiny_model / "tokenizer.json"))
     text = f"one {special} two{special}"
-    example = encoder.example(text, text)
+    example = encoder.example(Example(input=text, output=text, line=1))
     for ids in (example.prompt, example.answer, encoder.instruction(text)):
         assert not SPECIAL_IDS & set(ids)
     assert tokenizer.decode(list(example.prompt), skip_special_tokens=True) == f"Input: {text}\nOutput:"
@@ -48,7 +49,8 @@ def test_what_a_tokenizer_puts_before_every_text_starts_a_sequence_and_nothing_e
     assert encoder.start == (1,)
     assert encoder.instruction("Sort.") == [1, *plain.instruction("Sort.")]
     assert encoder.instruction("") == [1]
-    assert encoder.example("a", "b") == plain.example("a", "b")
+    example = Example(input="a", output="b", line=1)
+    assert encoder.example(example) == plain.example(example)
     assert encoder.separator() == plain.separator()
 
 

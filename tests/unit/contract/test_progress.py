@@ -32,7 +32,8 @@ MESSAGES: list[Message] = [
         accuracy_by_answer={0: 0.0, 2: 1.0},
     ),
     CheckpointSaved(step=2, folder="a folder\nwith a line break"),
-    Trained(folder="folder", peak_memory_bytes=1),
+    CheckpointSaved(step=2, folder="folder", valid_loss=1.5, best=True),
+    Trained(step=3, folder="folder", peak_memory_bytes=1),
     EvaluationResult(
         task="sort", family="", role="heldout", k=4, metric="f1", base=0.1, tuned=0.9, queries=10, seconds=1.0
     ),

@@ -67,9 +67,3 @@ def test_a_closed_label_set_is_shown_in_balance_and_free_text_as_drawn():
     closed = task_of(pairs_, labels=["rare", "common"])
     shown = bytes(draw_context(BYTES, closed.definition, closed.demonstrations, 4, 10_000).tokens).decode()
     assert shown.count("Output: rare\n") == shown.count("Output: common\n") == 2
-
-
-def test_the_longest_demonstrated_answer_is_counted_with_its_stop():
-    task = task_of([("a", "short"), ("b", "a longer one")])
-    assert draw_context(BYTES, task.definition, task.demonstrations, 2, 1000).longest_answer == len(" a longer one\n")
-    assert draw_context(BYTES, task.definition, task.demonstrations, 0, 1000).longest_answer == 0

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from manyicl_core.method import encoding
 from manyicl_core.method.encoding import escape_answer, template_hash, unescape_answer
-from tests.unit.sample_tasks import BYTES, pairs, texts
+from manyicl_core.method.tasks import Example, Turn
+from tests.unit.sample_tasks import BYTES, examples_of, pairs, texts
 
 # Texts full of what escaping is about.
 _tricky = st.text(alphabet="\\n\n ab", max_size=20) | st.text(max_size=20)
@@ -32,7 +33,7 @@ def test_a_backslash_before_any_other_character_stays():
 
 
 def test_an_example_reads_as_the_template_says():
-    example = BYTES.example("  two\nlines ", " yes\nno ")
+    example = BYTES.example(Example(input="  two\nlines ", output=" yes\nno ", line=1))
     assert bytes(example.prompt).decode() == "Input: two\nlines\nOutput:"
     assert bytes(example.answer).decode() == " yes\\nno\n"
     assert len(example) == len(example.prompt) + len(example.answer)
@@ -45,10 +46,26 @@ def test_braces_in_a_users_text_are_text():
 
 @given(pairs, texts, texts)
 def test_a_query_after_a_context_is_token_for_token_a_longer_context(pairs_, query, answer):
-    demonstrations = [BYTES.example(input_, output) for input_, output in pairs_]
+    demonstrations = [BYTES.example(example) for example in examples_of(pairs_)]
     asked = [*BYTES.context("Sort.", demonstrations), *BYTES.query(query), *BYTES.answer(answer)]
-    longer = BYTES.context("Sort.", [*demonstrations, BYTES.example(query, answer)])
+    longer = BYTES.context("Sort.", [*demonstrations, BYTES.example(Example(input=query, output=answer, line=1))])
     assert [*asked, *BYTES.separator()] == longer
+
+
+turns = st.lists(st.builds(Turn, input=texts, output=texts, trained=st.booleans()), max_size=3)
+
+
+@given(turns, texts, texts, st.booleans())
+def test_a_conversations_earlier_turns_are_demonstrations_before_its_query(earlier, query, answer, trained):
+    demonstrations = [BYTES.example(Example(input=turn.input, output=turn.output, line=1)) for turn in earlier]
+    example = Example(input=query, output=answer, line=1, earlier=earlier, trained=trained)
+    encoded = BYTES.example(example)
+    assert list(encoded.prompt) == BYTES.query(query, earlier)
+    assert list(encoded.prompt) == [*BYTES.context("", demonstrations), *BYTES.query(query)]
+    assert list(encoded.answer) == BYTES.answer(answer)
+    whole = [*encoded.prompt, *encoded.answer]
+    counted = [turn.output for turn in earlier if turn.trained] + [answer] * trained
+    assert [whole[start:end] for start, end in encoded.targets] == [BYTES.answer(output) for output in counted]
 
 
 def test_an_empty_instruction_adds_nothing():

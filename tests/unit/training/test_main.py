@@ -7,7 +7,7 @@ import pytest
 
 from manyicl_core.contract.progress import Failed, Started, Trained, parse
 from manyicl_core.training.__main__ import main
-from tests.unit.training.specs import adapter_bytes, make_spec, steps_of
+from tests.unit.training.specs import adapter_bytes, checkpoint_of, make_spec, steps_of, stopping_early
 
 
 def run(folder: Path, capfd: pytest.CaptureFixture[str]):
@@ -33,6 +33,23 @@ def test_a_spec_is_trained_and_a_checkpoint_beside_it_gone_on_from(
         assert messages[0].step == first_step
         assert isinstance(messages[-1], Trained)
         assert adapter_bytes(folder) == adapter_bytes(tmp_path / "whole")
+
+
+def test_the_best_checkpoint_beside_a_spec_gives_the_weights_of_a_run_that_stops_early(
+    tiny_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    spec = stopping_early(tiny_model, checkpoint_every=1)
+    last = len(steps_of(spec, tmp_path / "whole"))
+    folder = tmp_path / "resumed"
+    folder.mkdir()
+    (folder / "spec.json").write_text(spec.model_dump_json())
+    shutil.copytree(checkpoint_of(tmp_path / "whole", last - 1), folder / "checkpoint")
+    shutil.copytree(checkpoint_of(tmp_path / "whole", last - 2), folder / "best")
+    status, messages = run(folder, capfd)
+    assert status == 0
+    assert isinstance(messages[-1], Trained)
+    assert messages[-1].step == last - 2
+    assert adapter_bytes(folder) == adapter_bytes(tmp_path / "whole")
 
 
 def test_a_checkpoint_of_another_job_ends_in_a_failure_with_a_code(
