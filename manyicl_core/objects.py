@@ -1,8 +1,8 @@
 """The artifact store: files by key in a folder, S3, GCS or Azure, through obstore.
 
 On the ground floor because both wings use it: the service keeps uploads and adapters in it, and
-the engine fetches adapters from it (docs/decisions/0002). Adapters are content-addressed and
-created once: nobody, not even a stale worker, can replace one.
+the engine fetches weights from it (docs/decisions/0002). Weights are content-addressed and
+created once: nobody, not even a stale worker, can replace them.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from obstore.exceptions import AlreadyExistsError
 from obstore.exceptions import NotFoundError as ObjectNotFound
 from obstore.store import LocalStore, ObjectStore, from_url
 
+from manyicl_core.contract.weights import tensors_file
 from manyicl_core.errors import StorageFull
 
 _PART = 4 * 1024 * 1024
@@ -64,6 +65,24 @@ class ArtifactStore:
         except (ObjectNotFound, FileNotFoundError):
             return
 
+    def copy(self, key: str, target: str) -> None:
+        """Store the object under ``target`` too, unless that exists.
+
+        Raises:
+            FileNotFoundError: there is none under ``key``.
+        """
+        try:
+            obstore.copy(self._store, key, target, overwrite=False)
+        except AlreadyExistsError:
+            return
+        except (ObjectNotFound, FileNotFoundError) as error:
+            raise FileNotFoundError(key) from error
+
+    def names(self, key: str) -> list[str]:
+        """The names of the objects ``key/<name>``, sorted."""
+        objects = obstore.list(self._store, key).collect()
+        return sorted(found["path"].removeprefix(f"{key}/") for found in objects)
+
     def put_folder(self, key: str, folder: Path) -> list[str]:
         """Store every file of ``folder`` (flat) under ``key/<name>``; return the names, sorted."""
         names = sorted(path.name for path in folder.iterdir() if path.is_file())
@@ -75,7 +94,9 @@ class ArtifactStore:
         """Fetch ``key/<name>`` for every name into ``folder``."""
         folder.mkdir(parents=True, exist_ok=True)
         for name in names:
-            (folder / name).write_bytes(self.get(f"{key}/{name}"))
+            with (folder / name).open("wb") as file:
+                for part in self.stream(f"{key}/{name}"):
+                    file.write(part)
 
 
 def open_store(url: str) -> ArtifactStore:
@@ -94,9 +115,32 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def adapter_key(sha256: str) -> str:
-    """Where the adapter lies whose safetensors file has this SHA-256."""
-    return f"adapters/{sha256}"
+def weights_key(sha256: str) -> str:
+    """Where the weights lie, an adapter or a whole model, whose safetensors file has this SHA-256."""
+    return f"adapters/{sha256}"  # the folder's first name, from when there were only adapters
 
 
-ADAPTER_FILES = ["adapter_config.json", "adapter_model.safetensors", "manyicl.json"]
+def put_weights(store: ArtifactStore, folder: Path) -> str:
+    """Store the files that a trainer wrote into ``folder``; return the hash that names them."""
+    digest = weights_hash(folder)
+    store.put_folder(weights_key(digest), folder)
+    return digest
+
+
+def weights_hash(folder: Path) -> str:
+    """The hash that names the weights in ``folder``."""
+    return sha256_of(folder / tensors_file(path.name for path in folder.iterdir()))
+
+
+def fetch_weights(store: ArtifactStore, sha256: str, folder: Path) -> None:
+    """Fetch an adapter or a whole model, checked, into ``folder``.
+
+    Raises:
+        FileNotFoundError: the store has none of that hash.
+    """
+    names = store.names(weights_key(sha256))
+    if not names:
+        raise FileNotFoundError(sha256)
+    store.get_folder(weights_key(sha256), names, folder)
+    if weights_hash(folder) != sha256:
+        raise FileNotFoundError(f"{sha256}: the stored file has another hash")

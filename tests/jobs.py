@@ -37,17 +37,24 @@ def upload(client: OpenAI, lines: list[dict[str, Any]], name: str = "data.jsonl"
     return client.files.create(file=(name, content), purpose="fine-tune").id
 
 
-def create_job(client: OpenAI, evaluate: bool = True, **manyicl: Any) -> FineTuningJob:
+def create_job(
+    client: OpenAI,
+    evaluate: bool = True,
+    model: str = BASE_MODEL,
+    learning_rate_multiplier: float = 1.0,
+    **manyicl: Any,
+) -> FineTuningJob:
     """Create the small job; ``manyicl`` overrides its options."""
     options: dict[str, Any] = {"tasks": TASKS, "max_sequence_tokens": 128, "n_epochs": 2, **manyicl}
     if evaluate:
         options["evaluation"] = {"shots": [0, 2], "queries": 3}
     return client.fine_tuning.jobs.create(
-        model=BASE_MODEL,
+        model=model,
         training_file=upload(client, example_lines(0, 12)),
         validation_file=upload(client, example_lines(100, 4)) if evaluate else None,
         seed=7,
         suffix="t",
+        hyperparameters={"learning_rate_multiplier": learning_rate_multiplier},
         extra_body={"manyicl": options},
     )
 

@@ -26,13 +26,16 @@ from manyicl_core.contract.progress import (
     Trained,
 )
 from manyicl_core.contract.train_spec import TrainSpec
+from manyicl_core.contract.weights import weight_files
 from manyicl_core.errors import StorageFull
-from manyicl_core.objects import ADAPTER_FILES, ArtifactStore, adapter_key, open_store, sha256_of
+from manyicl_core.objects import ArtifactStore, fetch_weights, open_store, put_weights, weights_hash, weights_key
 from manyicl_core.settings import Settings, get_settings, required
-from manyicl_core.store.jobs import recorder
+from manyicl_core.store.jobs import checkpoints, recorder
 from manyicl_core.store.jobs.datasets import load_dataset
 from manyicl_core.store.jobs.leases import Claim, LeaseLost, claim_job, give_up_lease
-from manyicl_core.store.jobs.specs import evaluation_spec, latest_checkpoint, train_spec
+from manyicl_core.store.jobs.parts import Part, parts_of
+from manyicl_core.store.jobs.specs import evaluation_spec, train_spec
+from manyicl_core.store.models.weights import delete_unreferenced, hold_weights
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Job
 from worker.heartbeat import Heartbeat
@@ -42,7 +45,6 @@ _log = structlog.get_logger(__name__)
 
 TRAINER = "manyicl_core.training"
 EVALUATION = "manyicl_core.evaluation"
-_KEPT_CHECKPOINTS = 2
 _DATABASE_PAUSE_SECONDS = 0.5
 
 
@@ -79,16 +81,15 @@ def _end(claim: Claim, settings: Settings, heartbeat: Heartbeat) -> None:
     try:
         _refuse_hopeless(claim, settings)
         JobRun(claim, settings, store, heartbeat).run()
-    except JobFailed as error:
-        with transaction() as session:
-            recorder.record_failure(session, claim, error.code, error.message)
-    except StorageFull as error:
-        with transaction() as session:
-            recorder.record_failure(session, claim, "disk_full", error.message)
+    except JobFailed as failed:
+        code, message = failed.code, failed.message
+        _end_badly(claim, store, lambda session: recorder.record_failure(session, claim, code, message))
+    except StorageFull as full:
+        reason = full.message
+        _end_badly(claim, store, lambda session: recorder.record_failure(session, claim, "disk_full", reason))
     except ProcessDied as error:
         if heartbeat.cancelled:
-            with transaction() as session:
-                recorder.record_cancelled(session, claim)
+            _end_badly(claim, store, lambda session: recorder.record_cancelled(session, claim))
         elif heartbeat.lost:
             raise LeaseLost(claim.job_id) from error
         else:
@@ -99,19 +100,22 @@ def _end(claim: Claim, settings: Settings, heartbeat: Heartbeat) -> None:
             with transaction() as session:
                 give_up_lease(session, claim)
     else:
-        with transaction() as session:
-            recorder.record_success(session, claim, store)
         _log.info("job_succeeded")
-        _drop_checkpoints(store, claim.job_id, keep=0)
 
 
-def _drop_checkpoints(store: ArtifactStore, job_id: str, keep: int) -> None:
-    """Rows first: no row ever points at files that are gone."""
+def _end_badly(claim: Claim, store: ArtifactStore, record: Callable[[Session], None]) -> None:
+    """Write a failure or a cancel; what has been trained so far goes. Rows first: none points at nothing."""
     with transaction() as session:
-        dropped = recorder.drop_checkpoints(session, job_id, keep)
-    for key, files in dropped:
-        for name in files:
-            store.delete(f"{key}/{name}")
+        record(session)
+        dropped, hashes = checkpoints.forget_checkpoints(session, claim.job_id)
+    _delete(store, dropped)
+    delete_unreferenced(store, hashes)
+
+
+def _delete(store: ArtifactStore, dropped: list[checkpoints.Dropped]) -> None:
+    for checkpoint in dropped:
+        for name in checkpoint.files:
+            store.delete(f"{checkpoint.key}/{name}")
 
 
 def _refuse_hopeless(claim: Claim, settings: Settings) -> None:
@@ -142,40 +146,60 @@ class JobRun:
         if base is None:
             raise JobFailed("invalid_data", f"this worker does not know the base model {job.base_model!r}")
         self._model_folder = base_model_folder(base)
+        self._parts = parts_of(job, self._tasks)
 
     def run(self) -> None:
-        """Train unless an earlier attempt has, then evaluate what is not evaluated yet.
+        """Train what no earlier attempt has, evaluate what is not evaluated yet, and record the success.
 
         Raises:
             ProcessDied: a process ended without a word, or was stopped.
             JobFailed: a process said why it cannot go on.
         """
         with tempfile.TemporaryDirectory(dir=self._settings.work_folder, prefix="manyicl-job-") as scratch:
-            if self._job.adapter_sha256 is None:
-                self._train(Path(scratch) / "training")
-            self._evaluate(Path(scratch) / "evaluation")
+            for part in self._parts:
+                self._train(part, Path(scratch) / f"training-{part.number}")
+            for part in self._parts:
+                self._evaluate(part, Path(scratch) / f"evaluation-{part.number}")
+        self._write(lambda session: recorder.record_success(session, self._claim, self._store, self._parts))
+        if self._job.start_sha256 is not None:
+            # Its model may have been deleted meanwhile.
+            delete_unreferenced(self._store, {self._job.start_sha256})
 
-    def _train(self, folder: Path) -> None:
-        folder.mkdir()
-        spec = train_spec(self._job, self._tasks, self._model_folder, self._settings.threads)
+    def _train(self, part: Part, folder: Path) -> None:
         with transaction() as session:
-            checkpoint = latest_checkpoint(session, self._job.id)
-        if checkpoint is not None:
-            self._store.get_folder(checkpoint.key, checkpoint.files, folder / "checkpoint")
-        self._run_process(TRAINER, spec, folder, self._record_training)
+            if checkpoints.final_checkpoint(session, self._job.id, part.task):
+                return
+            found = checkpoints.restorable(session, self._job.id, part.task)
+        folder.mkdir()
+        start = self._fetch(self._job.start_sha256, folder / "start") if self._job.start_sha256 else None
+        for name, checkpoint in (("checkpoint", found.latest), ("best", found.best)):
+            if checkpoint is not None:
+                assert checkpoint.key is not None
+                self._store.get_folder(checkpoint.key, checkpoint.files, folder / name)
+        spec = train_spec(self._job, self._tasks, part, self._model_folder, start, self._settings.threads)
+        self._run_process(TRAINER, spec, folder, lambda message: self._record_training(part, message))
 
-    def _evaluate(self, folder: Path) -> None:
+    def _fetch(self, sha256: str, folder: Path) -> Path:
+        try:
+            fetch_weights(self._store, sha256, folder)
+        except FileNotFoundError as error:
+            raise JobFailed("invalid_data", f"the weights of the model to go on from are gone ({error})") from error
+        return folder
+
+    def _evaluate(self, part: Part, folder: Path) -> None:
+        if self._job.options["adaptation"] == "full":
+            return  # the evaluation takes adapters only
         folder.mkdir()
         with transaction() as session:
-            job = session.get_one(Job, self._job.id)
-            assert job.adapter_sha256 is not None
+            trained = checkpoints.final_checkpoint(session, self._job.id, part.task)
+            assert trained is not None
+            adapter = folder / "adapter"
             spec = evaluation_spec(
-                session, job, self._tasks, self._model_folder, folder / "adapter", self._settings.threads
+                session, self._job, self._tasks, part, self._model_folder, adapter, self._settings.threads
             )
-            adapter = job.adapter_sha256
         if not spec.points:
             return
-        self._store.get_folder(adapter_key(adapter), ADAPTER_FILES, folder / "adapter")
+        fetch_weights(self._store, trained.weights_sha256, adapter)
         self._run_process(EVALUATION, spec, folder, self._record_evaluation)
 
     def _run_process(
@@ -189,32 +213,59 @@ class JobRun:
                     raise JobFailed(message.code, message.message)
                 record(message)
 
-    def _record_training(self, message: Message) -> None:
+    def _record_training(self, part: Part, message: Message) -> None:
         match message:
             case Started():
-                self._write(lambda session: recorder.record_started(session, self._claim, message))
+                self._write(lambda session: recorder.record_started(session, self._claim, part, message))
             case StepMetrics():
-                self._write(lambda session: recorder.record_step(session, self._claim, message))
+                self._write(lambda session: recorder.record_step(session, self._claim, part, message))
             case CheckpointSaved():
-                self._keep_checkpoint(message)
+                self._keep_checkpoint(part, message)
             case Trained():
-                folder = Path(message.folder)
-                digest = sha256_of(folder / "adapter_model.safetensors")
-                self._store.put_folder(adapter_key(digest), folder)
-                peak = message.peak_memory_bytes
-                self._write(lambda session: recorder.record_adapter(session, self._claim, digest, peak))
+                self._keep_weights(part, message)
             case _:
                 raise AssertionError(f"a trainer does not report {message.type!r}")
 
-    def _keep_checkpoint(self, message: CheckpointSaved) -> None:
+    def _keep_checkpoint(self, part: Part, message: CheckpointSaved) -> None:
         """Files first, then the row: a recorded checkpoint is always complete.
 
         The fence is part of the key, so a stale worker never writes where another reads.
         """
-        key = f"jobs/{self._job.id}/checkpoints/{self._claim.fence}-{message.step:06d}"
-        files = self._store.put_folder(key, Path(message.folder))
-        self._write(lambda session: recorder.record_checkpoint(session, self._claim, message.step, key, files))
-        _drop_checkpoints(self._store, self._job.id, keep=_KEPT_CHECKPOINTS)
+        folder = Path(message.folder)
+        key = f"jobs/{self._job.id}/checkpoints/{self._claim.fence}-{part.number}-{message.step:06d}"
+        files = self._store.put_folder(key, folder)
+        digest = weights_hash(folder)
+        dropped: list[checkpoints.Dropped] = []
+
+        def write(session: Session) -> None:
+            dropped[:] = checkpoints.record_checkpoint(session, self._claim, part, message, key, files, digest)
+
+        self._write(write)
+        _delete(self._store, dropped)
+
+    def _keep_weights(self, part: Part, message: Trained) -> None:
+        """Keep a trained part's last and best weights under their hashes, then let its checkpoints go."""
+        folder = Path(message.folder)
+        digest = put_weights(self._store, folder)
+        names = sorted(path.name for path in folder.iterdir())
+        with transaction() as session:
+            best = checkpoints.best_checkpoint(session, self._job.id, part.task)
+        kept = {digest} if best is None else {digest, best.weights_sha256}
+        dropped: list[checkpoints.Dropped] = []
+
+        def write(session: Session) -> None:
+            # Whoever deletes a model with the same weights now waits, and then sees our row.
+            for sha256 in sorted(kept):
+                hold_weights(session, sha256)
+            if self._store.names(weights_key(digest)) != names:
+                put_weights(self._store, folder)
+            if best is not None and best.key is not None:
+                for name in weight_files(best.files):
+                    self._store.copy(f"{best.key}/{name}", f"{weights_key(best.weights_sha256)}/{name}")
+            dropped[:] = checkpoints.record_trained(session, self._claim, part, message, digest)
+
+        self._write(write)
+        _delete(self._store, dropped)
 
     def _record_evaluation(self, message: Message) -> None:
         assert isinstance(message, EvaluationResult), f"an evaluation does not report {message.type!r}"

@@ -155,7 +155,7 @@ def _engine_call(project_id: str, artifacts: ArtifactStore, body: CreateChatComp
     with transaction() as session:
         model = served_model(session, project_id, body.model)
     request: dict[str, Any] = {
-        "model": model.adapter_sha256 or model.base.id,
+        "model": model.weights_sha256 or model.base.id,
         "top_p": 1.0 if body.top_p is None else body.top_p,
         "seed": body.seed,
         "stop": body.stops(),

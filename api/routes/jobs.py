@@ -1,4 +1,4 @@
-"""Fine-tuning jobs: create, list, retrieve, cancel, events."""
+"""Fine-tuning jobs: create, list, retrieve, cancel, events, checkpoints."""
 
 from typing import Annotated
 
@@ -6,10 +6,11 @@ from fastapi import APIRouter, Query, Request
 
 from api.dependencies import ArtifactsDep, CallerDep
 from api.routes.lists import ListObject, list_object
-from manyicl_core.store.jobs import service
+from manyicl_core.store.jobs import checkpoints, service
 from manyicl_core.store.jobs.hints import publish_hint
 from manyicl_core.store.jobs.options import CreateJob
-from manyicl_core.store.jobs.schemas import EventObject, JobObject, event_object, job_object
+from manyicl_core.store.jobs.schemas import CheckpointObject, EventObject, JobObject, event_object, job_object
+from manyicl_core.store.models.weights import delete_unreferenced
 from manyicl_core.store.session import transaction
 
 router = APIRouter(prefix="/fine_tuning/jobs", tags=["fine-tuning"])
@@ -54,11 +55,14 @@ def retrieve_job(caller: CallerDep, job_id: str) -> JobObject:
 
 
 @router.post("/{job_id}/cancel")
-def cancel_job(caller: CallerDep, job_id: str) -> JobObject:
+def cancel_job(caller: CallerDep, artifacts: ArtifactsDep, job_id: str) -> JobObject:
     """Cancel a waiting job, or stop a running one within seconds."""
     with transaction() as session:
         job = service.cancel_job(session, caller.project_id, job_id)
         results = service.job_results(session, [job.id])
+    if job.start_sha256 is not None:
+        # The model that it was to go on from may have been deleted while it waited.
+        delete_unreferenced(artifacts, {job.start_sha256})
     return job_object(job, results[job.id])
 
 
@@ -70,3 +74,14 @@ def list_events(
     with transaction() as session:
         page = service.list_events(session, caller.project_id, job_id, after, limit)
     return list_object([event_object(event) for event in page.rows], page.has_more)
+
+
+@router.get("/{job_id}/checkpoints")
+def list_checkpoints(
+    caller: CallerDep, job_id: str, after: str | None = None, limit: _Limit = 10
+) -> ListObject[CheckpointObject]:
+    """A job's checkpoints, newest first; they answer under their names once the job has succeeded."""
+    with transaction() as session:
+        page = checkpoints.list_checkpoints(session, caller.project_id, job_id, after, limit)
+        objects = checkpoints.checkpoint_objects(session, page.rows)
+    return list_object(objects, page.has_more)

@@ -6,10 +6,10 @@ from typing import Generic, Literal, TypeVar
 from pydantic import BaseModel
 
 from manyicl_core.store.files.schemas import FileObject
-from manyicl_core.store.jobs.schemas import EventObject, JobObject
+from manyicl_core.store.jobs.schemas import CheckpointObject, EventObject, JobObject
 from manyicl_core.store.models.schemas import ModelObject
 
-Item = TypeVar("Item", FileObject, JobObject, EventObject, ModelObject)
+Item = TypeVar("Item", FileObject, JobObject, EventObject, CheckpointObject, ModelObject)
 
 
 class ListObject(BaseModel, Generic[Item]):

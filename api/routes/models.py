@@ -2,10 +2,11 @@
 
 from fastapi import APIRouter
 
-from api.dependencies import CallerDep
+from api.dependencies import ArtifactsDep, CallerDep
 from api.routes.lists import ListObject, list_object
 from manyicl_core.store.models import service
 from manyicl_core.store.models.schemas import ModelDeleted, ModelObject
+from manyicl_core.store.models.weights import delete_unreferenced
 from manyicl_core.store.session import transaction
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -26,8 +27,9 @@ def retrieve_model(caller: CallerDep, model: str) -> ModelObject:
 
 
 @router.delete("/{model:path}")
-def delete_model(caller: CallerDep, model: str) -> ModelDeleted:
-    """Delete a fine-tuned model."""
+def delete_model(caller: CallerDep, artifacts: ArtifactsDep, model: str) -> ModelDeleted:
+    """Delete a fine-tuned model and its checkpoints, and their weights unless something else uses them."""
     with transaction() as session:
-        service.delete_model(session, caller.project_id, model)
+        hashes = service.delete_model(session, caller.project_id, model)
+    delete_unreferenced(artifacts, hashes)
     return ModelDeleted(id=model)

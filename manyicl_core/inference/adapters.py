@@ -5,7 +5,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 from manyicl_core.inference.language_model import LanguageModel
-from manyicl_core.objects import ADAPTER_FILES, ArtifactStore, adapter_key, sha256_of
+from manyicl_core.objects import ArtifactStore, fetch_weights
 
 
 class UnknownAdapter(LookupError):
@@ -39,12 +39,10 @@ class Adapters:
             raise UnknownAdapter(sha256)
         folder = self._folder / sha256
         try:
-            self._store.get_folder(adapter_key(sha256), ADAPTER_FILES, folder)
-            if sha256_of(folder / "adapter_model.safetensors") != sha256:
-                raise UnknownAdapter(f"{sha256}: the stored file has another hash")
+            fetch_weights(self._store, sha256, folder)
             self._model.attach(sha256, folder)
         except FileNotFoundError as error:
-            raise UnknownAdapter(sha256) from error
+            raise UnknownAdapter(str(error)) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         self._attached[sha256] = None

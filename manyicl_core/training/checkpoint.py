@@ -16,10 +16,8 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from manyicl_core.contract.train_spec import TrainSpec
+from manyicl_core.contract.weights import OPTIMIZER_FILE, STATE_FILE
 from manyicl_core.training.weights import load_weights, save_weights
-
-_OPTIMIZER = "optimizer.safetensors"
-_STATE = "state.json"
 
 
 class CheckpointMismatch(ValueError):
@@ -73,9 +71,9 @@ def save_checkpoint(
     temporary = folder / f".{final.name}.{os.getpid()}"
     temporary.mkdir(parents=True)
     save_weights(model, temporary)
-    save_file(_optimizer_tensors(model, optimizer), str(temporary / _OPTIMIZER))
+    save_file(_optimizer_tensors(model, optimizer), str(temporary / OPTIMIZER_FILE))
     saved = _Saved(config_hash=config_hash(spec), state=state)
-    (temporary / _STATE).write_text(saved.model_dump_json() + "\n", encoding="utf-8")
+    (temporary / STATE_FILE).write_text(saved.model_dump_json() + "\n", encoding="utf-8")
     for path in [*temporary.iterdir(), temporary]:
         _flush(path)
     if final.exists():
@@ -93,11 +91,11 @@ def load_checkpoint(
     Raises:
         CheckpointMismatch: when ``folder`` was made by another configuration.
     """
-    saved = _Saved.model_validate_json((folder / _STATE).read_text(encoding="utf-8"))
+    saved = _Saved.model_validate_json((folder / STATE_FILE).read_text(encoding="utf-8"))
     if saved.config_hash != config_hash(spec):
         raise CheckpointMismatch("the checkpoint was made with other settings or data than this job")
     load_weights(model, folder)
-    tensors = load_file(str(folder / _OPTIMIZER))
+    tensors = load_file(str(folder / OPTIMIZER_FILE))
     for name, parameter in _trainable(model):
         if f"{name}.step" not in tensors:
             continue  # no step has had a target yet

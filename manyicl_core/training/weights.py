@@ -12,11 +12,8 @@ from transformers import PreTrainedModel
 from manyicl_core.base_models.load import load_base_model
 from manyicl_core.base_models.lora import leave_inputs_to_autocast
 from manyicl_core.contract.train_spec import LINEAR_LAYERS, LoraSpec, TrainSpec
+from manyicl_core.contract.weights import ADAPTER_FILE, CONTRACT_FILE, MODEL_FILE
 from manyicl_core.method.encoding import ENCODER_VERSION, template_hash
-
-CONTRACT_FILE = "manyicl.json"
-ADAPTER_FILE = "adapter_model.safetensors"
-MODEL_FILE = "model.safetensors"
 
 
 def trainable_model(spec: TrainSpec, device: torch.device, dtype: torch.dtype) -> PreTrainedModel | PeftModel:

@@ -29,7 +29,7 @@ def learnt(job_id: str) -> tuple[str | None, list[dict[str, Any]]]:
     with transaction() as session:
         rows = session.scalars(select(JobMetrics.values).where(JobMetrics.job_id == job_id).order_by(JobMetrics.step))
         stream = [{key: value for key, value in row.items() if "second" not in key} for row in rows]
-        return session.get_one(Job, job_id).adapter_sha256, stream
+        return session.get_one(Job, job_id).weights_sha256, stream
 
 
 def kill_worker(worker: subprocess.Popen[str]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from manyicl_core.objects import ArtifactStore, adapter_key, open_store, sha256_of
+from manyicl_core.objects import ArtifactStore, open_store, sha256_of, weights_key
 
 
 @pytest.fixture
@@ -78,4 +78,4 @@ def test_an_adapter_lies_under_the_hash_of_its_file(tmp_path: Path):
     file.write_bytes(b"weights")
     digest = hashlib.sha256(b"weights").hexdigest()
     assert sha256_of(file) == digest
-    assert digest in adapter_key(digest)
+    assert digest in weights_key(digest)

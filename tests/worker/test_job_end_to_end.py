@@ -39,7 +39,8 @@ def test_a_job_ends_in_a_model_that_answers(
     # Metrics: a row a step, numbers only.
     rows = list(csv.DictReader(io.StringIO(client.files.content(job.result_files[0]).text)))
     assert [int(row["step"]) for row in rows] == list(range(1, told["plan"]["steps"] + 1))
-    assert all(float(value) >= 0 for row in rows for value in row.values())
+    assert all(float(value) >= 0 for row in rows for value in row.values() if value)
+    assert [row["step"] for row in rows if row["valid_loss"]] == [rows[-1]["step"]]
     assert sum(int(row["tokens"]) for row in rows) == told["plan"]["tokens"] == job.trained_tokens
 
     # Events: the whole story, the last one first.

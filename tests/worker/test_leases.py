@@ -2,10 +2,12 @@ import pytest
 from openai import OpenAI
 from sqlalchemy import update
 
+from manyicl_core.contract.progress import CheckpointSaved, Trained
 from manyicl_core.objects import open_store
 from manyicl_core.settings import get_settings
-from manyicl_core.store.jobs import hints, recorder
+from manyicl_core.store.jobs import checkpoints, hints, recorder
 from manyicl_core.store.jobs.leases import Claim, LeaseLost, claim_job, claimable_jobs, renew_lease
+from manyicl_core.store.jobs.parts import Part
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Job
 from tests.jobs import create_job
@@ -41,9 +43,14 @@ def test_a_silent_worker_loses_the_job_and_can_write_nothing(client: OpenAI) -> 
     with pytest.raises(LeaseLost), transaction() as session:
         recorder.record_failure(session, stale, "engine_error", "late")
     with pytest.raises(LeaseLost), transaction() as session:
-        recorder.record_success(session, stale, open_store(str(get_settings().storage_url)))
+        recorder.record_success(session, stale, open_store(str(get_settings().storage_url)), [])
     with pytest.raises(LeaseLost), transaction() as session:
-        recorder.record_checkpoint(session, stale, 1, "key", [])
+        checkpoints.record_checkpoint(
+            session, stale, Part(0, 1, None), CheckpointSaved(step=1, folder="folder"), "key", [], "0" * 64
+        )
+    trained = Trained(step=1, folder="folder", peak_memory_bytes=1)
+    with pytest.raises(LeaseLost), transaction() as session:
+        checkpoints.record_trained(session, stale, Part(0, 1, None), trained, "0" * 64)
     assert client.fine_tuning.jobs.retrieve(job_id).status == "running"
     with transaction() as session:
         recorder.record_failure(session, fresh, "engine_error", "in time")

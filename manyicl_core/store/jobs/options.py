@@ -147,6 +147,7 @@ class CreateJob(_Strict):
 DEFAULT_EPOCHS = 3
 DEFAULT_BATCH_SIZE = 2
 DEFAULT_LEARNING_RATE = 5e-4
+DEFAULT_FULL_LEARNING_RATE = 5e-5  # LoRA learns best at about ten times the rate of all weights
 CHECKPOINT_EVERY = 10
 
 

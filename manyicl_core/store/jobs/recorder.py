@@ -1,11 +1,7 @@
 """What a running job's supervisor writes: every write locks the row and checks the fence."""
 
-import csv
-import io
-import tempfile
-import zipfile
 from datetime import timedelta
-from pathlib import Path
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -13,33 +9,77 @@ from sqlalchemy.orm import Session
 
 from manyicl_core.contract.progress import EvaluationResult, Started, StepMetrics
 from manyicl_core.method.encoding import ENCODER_VERSION, template_hash
-from manyicl_core.objects import ADAPTER_FILES, ArtifactStore, adapter_key
-from manyicl_core.store.files.service import create_result_file
+from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.job_states import ALLOWED, CANCELLED, FAILED, SUCCEEDED
+from manyicl_core.store.jobs.checkpoints import final_checkpoint
 from manyicl_core.store.jobs.leases import Claim, hold
+from manyicl_core.store.jobs.parts import Part, checkpoint_model_id, first_step, model_id
+from manyicl_core.store.jobs.result_files import metrics_file, weights_file
 from manyicl_core.store.jobs.service import add_event
 from manyicl_core.store.tables import Checkpoint, Job, JobMetrics, JobResult, Model, Project
 
+_TOTALS = ("steps", "tokens", "answers", "target_tokens")
 
-def record_started(session: Session, claim: Claim, message: Started) -> None:
-    """The trainer knows its plan and begins, or goes on."""
+
+def record_started(session: Session, claim: Claim, part: Part, message: Started) -> None:
+    """The trainer knows its plan and begins, or goes on.
+
+    A dedicated job's plan grows with each task: the totals are of the tasks so far.
+    """
     job = hold(session, claim)
-    job.plan = message.model_dump(include={"steps", "tokens", "answers", "target_tokens", "dtype"})
-    verb = "Training starts" if message.step == 0 else f"Training goes on from step {message.step}"
+    plan = message.model_dump(include={*_TOTALS, "dtype"})
+    if part.task is not None:
+        tasks: dict[str, Any] = dict(job.plan["tasks"]) if job.plan else {}
+        before = job.plan["steps"] if job.plan else 0
+        tasks.setdefault(part.task, {"first_step": before, **{name: plan[name] for name in _TOTALS}})
+        plan |= {name: sum(task[name] for task in tasks.values()) for name in _TOTALS} | {"tasks": tasks}
+    job.plan = plan
+    what = "Training" if part.task is None else f"Training of task {part.task!r}"
+    verb = "starts" if message.step == 0 else f"goes on from step {message.step}"
     add_event(
         session,
         job.id,
         "info",
-        f"{verb}: {message.steps} steps, {message.tokens} tokens, {message.answers} answers, {message.dtype}",
+        f"{what} {verb}: {message.steps} steps, {message.tokens} tokens, {message.answers} answers, {message.dtype}",
     )
 
 
-def record_step(session: Session, claim: Claim, message: StepMetrics) -> None:
+def record_step(session: Session, claim: Claim, part: Part, message: StepMetrics) -> None:
     """One step's metrics; a step that a resumed run repeats is already known and stays."""
     job = hold(session, claim)
     assert job.plan is not None
-    values = {
-        "step": message.step,
+    step = first_step(job, part) + message.step
+    values = {"step": step, **_metrics(message)}
+    if part.task is not None:
+        values |= {"task": part.task, "task_number": part.number + 1}
+    new = session.execute(
+        insert(JobMetrics)
+        .values(job_id=job.id, step=step, values=values)
+        .on_conflict_do_nothing()
+        .returning(JobMetrics.step)
+    ).scalar()
+    if new is None:
+        return
+    steps = job.plan["steps"]
+    # Parts that have not started are taken to be as long as those that have.
+    left = steps * part.count / (part.number + 1) - step
+    job.estimated_finish = session.scalar(select(func.now() + timedelta(seconds=left * message.seconds)))
+    where = "" if part.task is None else f" (task {part.task!r})"
+    valid = "" if message.valid_loss is None else f"validation loss={message.valid_loss:.3f}, "
+    add_event(
+        session,
+        job.id,
+        "info",
+        f"Step {step}/{steps}{where}: training loss={message.loss:.3f}, {valid}"
+        f"{message.tokens / message.seconds:.0f} tokens/s",
+        "metrics",
+        values,
+    )
+
+
+def _metrics(message: StepMetrics) -> dict[str, Any]:
+    """A step's numbers under OpenAI's names, and ours where it has none."""
+    values: dict[str, Any] = {
         "train_loss": message.loss,
         "train_mean_token_accuracy": message.token_accuracy,
         "learning_rate": message.learning_rate,
@@ -52,50 +92,9 @@ def record_step(session: Session, claim: Claim, message: StepMetrics) -> None:
         "loss_by_answer": {str(key): value for key, value in message.loss_by_answer.items()},
         "accuracy_by_answer": {str(key): value for key, value in message.accuracy_by_answer.items()},
     }
-    new = session.execute(
-        insert(JobMetrics)
-        .values(job_id=job.id, step=message.step, values=values)
-        .on_conflict_do_nothing()
-        .returning(JobMetrics.step)
-    ).scalar()
-    if new is None:
-        return
-    steps = job.plan["steps"]
-    job.estimated_finish = session.scalar(
-        select(func.now() + timedelta(seconds=(steps - message.step) * message.seconds))
-    )
-    add_event(
-        session,
-        job.id,
-        "info",
-        f"Step {message.step}/{steps}: training loss={message.loss:.3f}, "
-        f"{message.tokens / message.seconds:.0f} tokens/s",
-        "metrics",
-        values,
-    )
-
-
-def record_checkpoint(session: Session, claim: Claim, step: int, key: str, files: list[str]) -> None:
-    """A checkpoint lies complete in the artifact store."""
-    job = hold(session, claim)
-    session.execute(insert(Checkpoint).values(job_id=job.id, step=step, key=key, files=files).on_conflict_do_nothing())
-
-
-def drop_checkpoints(session: Session, job_id: str, keep: int) -> list[tuple[str, list[str]]]:
-    """Forget all but the newest ``keep`` checkpoints; gives the keys and file names to delete."""
-    rows = session.scalars(select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.step.desc()))
-    dropped = rows.all()[keep:]
-    for row in dropped:
-        session.delete(row)
-    return [(row.key, row.files) for row in dropped]
-
-
-def record_adapter(session: Session, claim: Claim, sha256: str, peak_memory_bytes: int) -> None:
-    """Training is over and the adapter lies in the artifact store."""
-    job = hold(session, claim)
-    job.adapter_sha256 = sha256
-    job.peak_memory_bytes = peak_memory_bytes
-    add_event(session, job.id, "info", f"Training is complete; adapter sha256 {sha256}")
+    if message.valid_loss is not None:
+        values |= {"valid_loss": message.valid_loss, "valid_mean_token_accuracy": message.valid_token_accuracy}
+    return values
 
 
 def record_result(session: Session, claim: Claim, message: EvaluationResult) -> None:
@@ -118,28 +117,46 @@ def record_result(session: Session, claim: Claim, message: EvaluationResult) -> 
     )
 
 
-def record_success(session: Session, claim: Claim, store: ArtifactStore) -> None:
-    """The job is over: its model can be named, its metrics are a file."""
+def record_success(session: Session, claim: Claim, store: ArtifactStore, parts: list[Part]) -> None:
+    """The job is over: its models can be named, its metrics are a file."""
     job = hold(session, claim)
-    assert job.adapter_sha256 is not None
     project = session.get_one(Project, job.project_id)
-    short = job.id.removeprefix("ftjob-")[:8]
-    model = Model(
-        id=f"ft:{job.base_model}:{project.name}:{job.suffix or ''}:{short}",
+    archives = []
+    for part in parts:
+        final = final_checkpoint(session, job.id, part.task)
+        assert final is not None, "a job succeeds when all its parts are trained"
+        name = model_id(job, project.name, part.task)
+        query = select(Checkpoint).where(
+            Checkpoint.job_id == job.id, Checkpoint.task.is_not_distinct_from(part.task), Checkpoint.final.is_(False)
+        )
+        for checkpoint in session.scalars(query):
+            session.add(_model(job, checkpoint_model_id(name, checkpoint.step), checkpoint, checkpoint.step))
+        session.add(_model(job, name, final, None))
+        add_event(session, job.id, "info", f"New fine-tuned model created: {name}")
+        archives.append(weights_file(session, store, job, final))
+        if part.task is not None:
+            job.models = {**job.models, part.task: name}
+        if part.number == 0:
+            job.fine_tuned_model = name
+    job.result_files = [metrics_file(session, store, job), *archives]
+    _finish(session, job, SUCCEEDED, "info", "Fine-tuning job successfully completed")
+
+
+def _model(job: Job, name: str, checkpoint: Checkpoint, step: int | None) -> Model:
+    return Model(
+        id=name,
         project_id=job.project_id,
         job_id=job.id,
+        task=checkpoint.task,
+        step=step,
         base_model=job.base_model,
-        adapter_sha256=job.adapter_sha256,
+        adaptation=job.options["adaptation"],
+        weights_sha256=checkpoint.weights_sha256,
         dataset=job.dataset,
         trained_tokens=job.options["max_sequence_tokens"],
         encoder_version=ENCODER_VERSION,
         template_hash=template_hash(),
     )
-    session.add(model)
-    job.fine_tuned_model = model.id
-    job.result_files = [_metrics_file(session, store, job), _adapter_file(session, store, job)]
-    add_event(session, job.id, "info", f"New fine-tuned model created: {model.id}")
-    _finish(session, job, SUCCEEDED, "info", "Fine-tuning job successfully completed")
 
 
 def record_failure(session: Session, claim: Claim, code: str, message: str) -> None:
@@ -163,39 +180,3 @@ def _finish(session: Session, job: Job, state: str, level: str, message: str) ->
     job.estimated_finish = None
     job.lease_expires_at = None
     add_event(session, job.id, level, message)
-
-
-_COLUMNS = [
-    "step",
-    "train_loss",
-    "train_mean_token_accuracy",
-    "learning_rate",
-    "gradient_norm",
-    "tokens",
-    "answers",
-    "seconds",
-]
-
-
-def _metrics_file(session: Session, store: ArtifactStore, job: Job) -> str:
-    """A CSV of numbers only, as tools that sync OpenAI jobs expect."""
-    rows = session.scalars(select(JobMetrics.values).where(JobMetrics.job_id == job.id).order_by(JobMetrics.step))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "metrics.csv"
-        path.write_text(text.getvalue(), encoding="utf-8")
-        return create_result_file(session, store, job.project_id, path, f"{job.id}-metrics.csv").id
-
-
-def _adapter_file(session: Session, store: ArtifactStore, job: Job) -> str:
-    """The adapter in PEFT's format, as a zip to download."""
-    assert job.adapter_sha256 is not None
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "adapter.zip"
-        with zipfile.ZipFile(path, "w") as archive:
-            for name in ADAPTER_FILES:
-                archive.writestr(name, store.get(f"{adapter_key(job.adapter_sha256)}/{name}"))
-        return create_result_file(session, store, job.project_id, path, f"{job.id}-adapter.zip").id

@@ -30,12 +30,13 @@ class JobResultObject(BaseModel):
 
 
 class ManyiclJob(BaseModel):
-    """What OpenAI's object has no place for."""
+    """What OpenAI's object has no place for; ``models`` are a dedicated job's, by task."""
 
     options: dict[str, Any]
     plan: dict[str, Any] | None
     peak_memory_bytes: int | None
-    adapter_sha256: str | None
+    weights_sha256: str | None
+    models: dict[str, str]
     results: list[JobResultObject]
 
 
@@ -77,22 +78,53 @@ class EventObject(BaseModel):
     data: dict[str, Any] | None
 
 
+class CheckpointMetrics(BaseModel):
+    """OpenAI's metrics of a checkpoint; ``full_valid_*`` are not measured here."""
+
+    step: int
+    train_loss: float | None = None
+    train_mean_token_accuracy: float | None = None
+    valid_loss: float | None = None
+    valid_mean_token_accuracy: float | None = None
+    full_valid_loss: None = None
+    full_valid_mean_token_accuracy: None = None
+
+
+class ManyiclCheckpoint(BaseModel):
+    """``best``: the lowest validation loss so far; ``task``: the one of a dedicated job."""
+
+    task: str | None
+    best: bool
+
+
+class CheckpointObject(BaseModel):
+    """OpenAI's ``FineTuningJobCheckpoint``."""
+
+    id: str
+    object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
+    created_at: int
+    fine_tuned_model_checkpoint: str
+    fine_tuning_job_id: str
+    step_number: int
+    metrics: CheckpointMetrics
+    manyicl: ManyiclCheckpoint
+
+
 def job_object(job: Job, results: list[JobResult]) -> JobObject:
     """A row as the API shows it."""
-    trained = job.plan["tokens"] if job.plan and job.adapter_sha256 else None
     return JobObject(
         id=job.id,
         created_at=int(job.created_at.timestamp()),
         finished_at=_seconds(job.finished_at),
         estimated_finish=_seconds(job.estimated_finish),
-        model=job.base_model,
+        model=job.start_model or job.base_model,
         fine_tuned_model=job.fine_tuned_model,
         organization_id=job.project_id,
         status=job.state,
         training_file=job.training_file,
         validation_file=job.validation_file,
         result_files=job.result_files,
-        trained_tokens=trained,
+        trained_tokens=job.trained_tokens,
         seed=job.seed,
         user_provided_suffix=job.suffix,
         hyperparameters=job.hyperparameters,
@@ -104,7 +136,8 @@ def job_object(job: Job, results: list[JobResult]) -> JobObject:
             options=job.options,
             plan=job.plan,
             peak_memory_bytes=job.peak_memory_bytes,
-            adapter_sha256=job.adapter_sha256,
+            weights_sha256=job.weights_sha256,
+            models=job.models,
             results=[
                 JobResultObject(
                     task=result.task,

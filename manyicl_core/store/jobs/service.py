@@ -2,20 +2,13 @@
 
 import secrets
 from dataclasses import asdict
-from pathlib import Path
 
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from manyicl_core.base_models.catalog import (
-    base_model_folder,
-    context_length,
-    find_base_model,
-    is_pulled,
-    linear_layers,
-)
+from manyicl_core.base_models.catalog import context_length
 from manyicl_core.base_models.tokenizer import load_encoder
-from manyicl_core.errors import Conflict, InvalidRequest, NotFound, Unavailable
+from manyicl_core.errors import Conflict, InvalidRequest, NotFound
 from manyicl_core.ids import new_id
 from manyicl_core.method.dataset import InvalidDataset, Row, parse_rows
 from manyicl_core.method.leaks import near_leaks
@@ -26,6 +19,8 @@ from manyicl_core.store.files.service import content_key, get_file
 from manyicl_core.store.job_states import CANCELLED, FINAL, QUEUED, RUNNING, VALIDATING_FILES, sources_of
 from manyicl_core.store.jobs.datasets import fetched, store_dataset
 from manyicl_core.store.jobs.options import CreateJob, resolved_hyperparameters
+from manyicl_core.store.jobs.start import find_start
+from manyicl_core.store.jobs.validation import validation_of
 from manyicl_core.store.pages import Page, fetch_page
 from manyicl_core.store.tables import Job, JobEvent, JobResult
 
@@ -38,37 +33,31 @@ def create_job(session: Session, store: ArtifactStore, project_id: str, request:
     Raises:
         InvalidRequest: a field or a line of a file is wrong.
         NotFound: a file or the model does not exist.
+        Conflict: the model to go on from was trained with another encoder.
         Unavailable: the base model is not on this machine.
     """
-    base = find_base_model(request.model)
-    if base is None:
-        raise NotFound("model", request.model, "model")
+    start = find_start(session, store, project_id, request)
     tasks = _read_tasks(session, store, project_id, request)
-    folder = base_model_folder(base)
-    if not is_pulled(folder):
-        raise Unavailable(f"{base.id} is not on this machine yet; run `manyicl models pull`", "model")
-    if (longest := context_length(base)) < request.manyicl.max_sequence_tokens:
-        raise InvalidRequest(
-            f"{base.id} reads at most {longest} tokens; lower max_sequence_tokens",
-            "manyicl.max_sequence_tokens",
-        )
     try:
-        check_fits(tasks, load_encoder(folder), request.manyicl.max_sequence_tokens, longest)
+        check_fits(tasks, load_encoder(start.folder), start.options.max_sequence_tokens, context_length(start.base))
     except InvalidDataset as error:
         raise InvalidRequest(str(error), "training_file", "example_too_long") from error
-    _check_target_modules(request, folder)
+    validation, reason = validation_of(start, tasks)
+    options = start.options.model_copy(update={"validation": validation})
 
     job = Job(
         id=new_id("ftjob-"),
         project_id=project_id,
         state=VALIDATING_FILES,
-        base_model=base.id,
+        base_model=start.base.id,
+        start_model=request.model if start.sha256 else None,
+        start_sha256=start.sha256,
         suffix=request.suffix,
         seed=request.seed if request.seed is not None else secrets.randbelow(2**31),
         training_file=request.training_file,
         validation_file=request.validation_file,
         hyperparameters=resolved_hyperparameters(request),
-        options=request.manyicl.model_dump(mode="json", exclude={"tasks"}),
+        options=options.model_dump(mode="json", exclude={"tasks"}),
         labels=request.metadata or {},
         dataset=store_dataset(store, tasks),
     )
@@ -79,6 +68,8 @@ def create_job(session: Session, store: ArtifactStore, project_id: str, request:
     add_event(
         session, job.id, "info", f"Files are valid: {trained} tasks to train, {len(tasks) - trained} held out; queued"
     )
+    if reason is not None:
+        add_event(session, job.id, "warn", f"The loss on the validation file is not measured: {reason}")
     _warn_of_near_leaks(session, job.id, tasks)
     job.state = QUEUED
     session.flush()
@@ -97,17 +88,6 @@ def _warn_of_near_leaks(session: Session, job_id: str, tasks: list[Task]) -> Non
             f"Near leaks: {len(leaks)} tested examples share a run of words with a trained one "
             f"({min(len(leaks), _SHOWN_LEAKS)} are listed); where they are copies, remove them from one of the files, "
             "or the results flatter the model",
-        )
-
-
-def _check_target_modules(request: CreateJob, folder: Path) -> None:
-    asked = request.manyicl.lora.target_modules
-    known = linear_layers(folder)
-    unknown = [name for name in asked if name not in known] if isinstance(asked, list) else []
-    if unknown:
-        raise InvalidRequest(
-            f"{unknown[0]!r} is not a linear layer of the model; its layers are {', '.join(sorted(known))}",
-            "manyicl.lora.target_modules",
         )
 
 

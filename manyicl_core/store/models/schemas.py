@@ -6,7 +6,10 @@ from pydantic import BaseModel
 
 
 class ModelObject(BaseModel):
-    """OpenAI's ``Model``; ``root`` is the base model of a fine-tuned one, as in vLLM."""
+    """OpenAI's ``Model``; ``root`` is the base model of a fine-tuned one, as in vLLM.
+
+    ``task`` is the one task of a dedicated job's model; ``adaptation`` is ``lora`` or ``full``.
+    """
 
     id: str
     object: Literal["model"] = "model"
@@ -14,7 +17,9 @@ class ModelObject(BaseModel):
     owned_by: str
     root: str | None = None
     job: str | None = None
-    adapter_sha256: str | None = None
+    task: str | None = None
+    adaptation: str | None = None
+    weights_sha256: str | None = None
 
 
 class ModelDeleted(BaseModel):

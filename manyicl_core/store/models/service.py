@@ -2,25 +2,26 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from manyicl_core.base_models.catalog import BaseModelEntry, context_length, find_base_model, known_base_models
 from manyicl_core.errors import Conflict, InvalidRequest, NotFound
 from manyicl_core.method.encoding import ENCODER_VERSION, template_hash
 from manyicl_core.store.models.schemas import ModelObject
-from manyicl_core.store.tables import Model
+from manyicl_core.store.tables import Checkpoint, Model
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model to answer with; a base model has neither adapter nor dataset.
+    """A model to answer with; a base model has neither weights of its own nor a dataset.
 
     ``trained_tokens`` is the length of the sequences it was trained on: contexts fill it by default.
     """
 
     base: BaseModelEntry
-    adapter_sha256: str | None
+    adaptation: str | None
+    weights_sha256: str | None
     dataset: str | None
     trained_tokens: int
 
@@ -38,7 +39,9 @@ def model_object(model: Model) -> ModelObject:
         owned_by=model.project_id,
         root=model.base_model,
         job=model.job_id,
-        adapter_sha256=model.adapter_sha256,
+        adaptation=model.adaptation,
+        task=model.task,
+        weights_sha256=model.weights_sha256,
     )
 
 
@@ -69,7 +72,7 @@ def served_model(session: Session, project_id: str, model_id: str) -> ServedMode
         Conflict: it was trained with another encoder.
     """
     if entry := find_base_model(model_id):
-        return ServedModel(entry, None, None, context_length(entry))
+        return ServedModel(entry, None, None, None, context_length(entry))
     model = _own_model(session, project_id, model_id)
     base = find_base_model(model.base_model)
     if base is None:
@@ -80,11 +83,11 @@ def served_model(session: Session, project_id: str, model_id: str) -> ServedMode
             f"{ENCODER_VERSION}; answers would be wrong. Train it again",
             "model",
         )
-    return ServedModel(base, model.adapter_sha256, model.dataset, model.trained_tokens)
+    return ServedModel(base, model.adaptation, model.weights_sha256, model.dataset, model.trained_tokens)
 
 
-def delete_model(session: Session, project_id: str, model_id: str) -> None:
-    """Forget a fine-tuned model.
+def delete_model(session: Session, project_id: str, model_id: str) -> set[str]:
+    """Forget a fine-tuned model, and its checkpoints with it; gives the hashes of their weights.
 
     Raises:
         NotFound: there is none.
@@ -92,8 +95,14 @@ def delete_model(session: Session, project_id: str, model_id: str) -> None:
     """
     if find_base_model(model_id):
         raise InvalidRequest(f"{model_id!r} is a base model; only fine-tuned models can be deleted", "model")
-    session.delete(_own_model(session, project_id, model_id))
-    session.flush()
+    model = _own_model(session, project_id, model_id)
+    hashes: set[str] = set()
+    for table in (Model, Checkpoint):
+        query = delete(table).where(table.job_id == model.job_id, table.task.is_not_distinct_from(model.task))
+        if model.step is not None:
+            query = query.where(table.step == model.step)
+        hashes |= set(session.scalars(query.returning(table.weights_sha256)))
+    return hashes
 
 
 def _own_model(session: Session, project_id: str, model_id: str) -> Model:

@@ -16,6 +16,10 @@ class Job(Base):
 
     ``fence`` rises with every claim; whoever writes on behalf of a running job names the fence
     it claimed, so a worker that lost the job can write nothing.
+
+    ``start_model`` is the fine-tuned model that training goes on from, as the client named it.
+    ``models`` maps each task of a dedicated job to its model; ``fine_tuned_model`` and
+    ``weights_sha256`` are then the first task's.
     """
 
     __tablename__ = "jobs"
@@ -32,6 +36,8 @@ class Job(Base):
     state: Mapped[str]
 
     base_model: Mapped[str]
+    start_model: Mapped[str | None]
+    start_sha256: Mapped[str | None]
     suffix: Mapped[str | None]
     seed: Mapped[int]
     training_file: Mapped[str]
@@ -51,8 +57,10 @@ class Job(Base):
     estimated_finish: Mapped[datetime | None]
     plan: Mapped[dict[str, Any] | None]
     peak_memory_bytes: Mapped[Bytes | None]
-    adapter_sha256: Mapped[str | None]
+    trained_tokens: Mapped[Bytes | None]
+    weights_sha256: Mapped[str | None]
     fine_tuned_model: Mapped[str | None]
+    models: Mapped[dict[str, Any]] = mapped_column(default=dict)
     result_files: Mapped[list[str]] = mapped_column(JSONB, default=list)
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]

@@ -1,23 +1,35 @@
-"""Fine-tuned models: an adapter, the base model it belongs to, and the tasks it learnt."""
+"""Fine-tuned models: weights, the base model they belong to, and the tasks they learnt."""
 
-from sqlalchemy import ForeignKey, Index
+from sqlalchemy import CheckConstraint, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from manyicl_core.store.tables.base import Base, CreatedAt
 
 
 class Model(Base):
-    """A model that a job made; ``id`` is what a client names: ``ft:<base>:<project>:<suffix>:<id>``."""
+    """A model that a job made; ``id`` is what a client names: ``ft:<base>:<project>:<suffix>:<id>``.
+
+    ``adaptation`` says what the weights are: a ``lora`` adapter, or the ``full`` model. ``task`` is
+    the one task of a dedicated job's model. A ``step`` makes it one of the job's checkpoints.
+    """
 
     __tablename__ = "models"
-    __table_args__ = (Index(None, "project_id", "created_at"),)
+    __table_args__ = (
+        CheckConstraint("adaptation IN ('lora', 'full')", name="adaptation"),
+        Index(None, "project_id", "created_at"),
+        Index(None, "job_id"),
+        Index(None, "weights_sha256"),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), unique=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    task: Mapped[str | None]
+    step: Mapped[int | None]
     created_at: Mapped[CreatedAt]
     base_model: Mapped[str]
-    adapter_sha256: Mapped[str]
+    adaptation: Mapped[str]
+    weights_sha256: Mapped[str]
     dataset: Mapped[str]
     trained_tokens: Mapped[int]
     encoder_version: Mapped[int]

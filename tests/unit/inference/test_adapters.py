@@ -8,7 +8,7 @@ from transformers import DynamicCache
 
 from manyicl_core.inference.adapters import Adapters, UnknownAdapter
 from manyicl_core.inference.language_model import LanguageModel
-from manyicl_core.objects import ArtifactStore, adapter_key, open_store, sha256_of
+from manyicl_core.objects import ArtifactStore, open_store, sha256_of, weights_key
 from tests.unit.inference.conftest import MakeAdapter
 
 TOKENS = torch.arange(30, 60).unsqueeze(0)
@@ -21,7 +21,7 @@ def store(tmp_path: Path) -> ArtifactStore:
 
 def stored(store: ArtifactStore, folder: Path) -> str:
     digest = sha256_of(folder / "adapter_model.safetensors")
-    store.put_folder(adapter_key(digest), folder)
+    store.put_folder(weights_key(digest), folder)
     return digest
 
 
@@ -77,7 +77,7 @@ def test_an_unknown_name_is_refused_and_leaves_all_as_it_was(
 def test_a_file_with_another_hash_is_refused(
     model: LanguageModel, store: ArtifactStore, make_adapter: MakeAdapter, tmp_path: Path
 ):
-    store.put_folder(adapter_key("0" * 64), make_adapter(1))
+    store.put_folder(weights_key("0" * 64), make_adapter(1))
     with pytest.raises(UnknownAdapter, match="another hash"):
         Adapters(model, store, scratch(tmp_path), 1).activate("0" * 64)
     assert not model.attached("0" * 64)

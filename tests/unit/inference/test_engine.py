@@ -14,7 +14,7 @@ from manyicl_core.inference.decoding import Sampling
 from manyicl_core.inference.engine import Delta, Engine, Generation
 from manyicl_core.inference.language_model import LanguageModel
 from manyicl_core.inference.prefix_store import PrefixStore
-from manyicl_core.objects import adapter_key, open_store, sha256_of
+from manyicl_core.objects import open_store, sha256_of, weights_key
 from tests.tiny_model import MAX_POSITIONS
 from tests.unit.inference.conftest import MakeAdapter
 from tests.unit.inference.greedy import plain_greedy
@@ -36,7 +36,7 @@ REQUEST = Generation(
 def adapter(make_adapter: MakeAdapter, tmp_path: Path) -> str:
     """The hash of an adapter in the engine's artifact store."""
     digest = sha256_of(make_adapter(1) / "adapter_model.safetensors")
-    open_store(f"file://{tmp_path}/store").put_folder(adapter_key(digest), make_adapter(1))
+    open_store(f"file://{tmp_path}/store").put_folder(weights_key(digest), make_adapter(1))
     return digest
 
 
