@@ -1,4 +1,4 @@
-"""The Celery worker: one task, and the dispatcher's thread beside it.
+"""The Celery worker: its tasks, and the dispatcher's thread beside it.
 
 ``celery -A worker.celery_app worker --pool=prefork --without-gossip --without-mingle``
 """
@@ -7,10 +7,12 @@ from typing import Any
 
 from celery.signals import worker_ready, worker_shutting_down
 
+from manyicl_core.contract.train_spec import LoraSpec
 from manyicl_core.logging import configure_logging
 from manyicl_core.settings import get_settings
-from manyicl_core.store.jobs.hints import RUN_JOB, get_celery
+from manyicl_core.store.jobs.hints import MEASURE, RUN_JOB, get_celery
 from worker.dispatcher import Dispatcher
+from worker.measuring import measure_training
 from worker.supervisor import run_job
 
 app = get_celery()
@@ -22,6 +24,12 @@ configure_logging("worker", get_settings().log_json)
 def run_job_task(job_id: str) -> None:
     """Run the job, if it still waits for a worker."""
     run_job(job_id)
+
+
+@app.task(name=MEASURE, ignore_result=True)
+def measure_task(base_model: str, lora: dict[str, Any] | None) -> None:
+    """Measure how fast this worker trains, for plans."""
+    measure_training(base_model, None if lora is None else LoraSpec.model_validate(lora))
 
 
 @worker_ready.connect

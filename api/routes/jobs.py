@@ -1,17 +1,25 @@
-"""Fine-tuning jobs: create, list, retrieve, cancel, events, checkpoints."""
+"""Fine-tuning jobs: create, plan, list, retrieve, cancel, events, checkpoints."""
 
+import asyncio
+import time
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
+from starlette.concurrency import run_in_threadpool
 
 from api.dependencies import ArtifactsDep, CallerDep
 from api.routes.lists import ListObject, list_object
-from manyicl_core.store.jobs import checkpoints, service
-from manyicl_core.store.jobs.hints import publish_hint
+from manyicl_core.store.jobs import checkpoints, planning, service
+from manyicl_core.store.jobs.hints import ask_for_measurement, publish_hint
 from manyicl_core.store.jobs.options import CreateJob
+from manyicl_core.store.jobs.plan_schemas import PlanObject
+from manyicl_core.store.jobs.planning import JobPlan
 from manyicl_core.store.jobs.schemas import CheckpointObject, EventObject, JobObject, event_object, job_object
 from manyicl_core.store.models.weights import delete_unreferenced
 from manyicl_core.store.session import transaction
+
+MEASURING_SECONDS = 45.0
+_POLL_SECONDS = 0.5
 
 router = APIRouter(prefix="/fine_tuning/jobs", tags=["fine-tuning"])
 
@@ -26,6 +34,32 @@ def create_job(caller: CallerDep, artifacts: ArtifactsDep, body: CreateJob) -> J
     # After the commit: a worker that gets the hint must find the row.
     publish_hint(job.id)
     return job_object(job, [])
+
+
+@router.post("/plan")
+async def plan_job(caller: CallerDep, artifacts: ArtifactsDep, body: CreateJob) -> PlanObject:
+    """Tell what a job would do and take; nothing is stored or queued."""
+
+    def count() -> JobPlan:
+        with transaction() as session:
+            return planning.plan_job(session, artifacts, caller.project_id, body)
+
+    def estimated() -> PlanObject | None:
+        with transaction() as session:
+            return plan.estimated(session)
+
+    plan = await run_in_threadpool(count)
+    if (answer := await run_in_threadpool(estimated)) is not None:
+        return answer
+    if not await run_in_threadpool(ask_for_measurement, plan.plan.model, plan.lora):
+        return plan.without_estimate("no worker answers; start one with `manyicl worker` and plan again")
+    # Waiting here holds no thread and no connection.
+    deadline = time.monotonic() + MEASURING_SECONDS
+    while time.monotonic() < deadline:
+        await asyncio.sleep(_POLL_SECONDS)
+        if (answer := await run_in_threadpool(estimated)) is not None:
+            return answer
+    return plan.without_estimate("the worker is busy, or still measures how fast it trains; plan again in a minute")
 
 
 @router.get("")

@@ -1,5 +1,6 @@
-"""``manyicl``: start the service or one of its processes, pull models, make keys."""
+"""``manyicl``: start the service or one of its processes, plan jobs, pull models, make keys."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -42,6 +43,30 @@ def up(
     try:
         run_service(data_dir, port, _out)
     except (CannotStart, PullFailed) as error:
+        _fail(str(error))
+
+
+@app.command()
+def plan(
+    body: Annotated[Path, typer.Argument(help="JSON file with a job's body; its files may be local paths.")],
+    connection: Annotated[Path, typer.Option(help="Where `manyicl up` wrote the service's URL and key.")] = Path(
+        "manyicl-data/connection.json"
+    ),
+    base_url: Annotated[str | None, typer.Option(help="The service's URL.", envvar="OPENAI_BASE_URL")] = None,
+    api_key: Annotated[str | None, typer.Option(help="Its API key.", envvar="OPENAI_API_KEY")] = None,
+) -> None:
+    """Show what a job would do and take, before it is queued."""
+    from manyicl_core.cli.plan import PlanFailed, print_plan, request_plan
+
+    if not (base_url and api_key):
+        try:
+            known = json.loads(connection.read_text(encoding="utf-8"))
+            base_url, api_key = known["base_url"], known["api_key"]
+        except (OSError, ValueError, KeyError):
+            _fail(f"{connection} does not tell where the service is; start `manyicl up`, or give --connection")
+    try:
+        print_plan(request_plan(body, base_url, api_key), _out)
+    except PlanFailed as error:
         _fail(str(error))
 
 

@@ -77,6 +77,35 @@ class EvaluationResult(BaseModel):
     seconds: float
 
 
+class MeasuredBatch(BaseModel):
+    """A micro-batch of one document: forward and backward, and the peak memory until then."""
+
+    tokens: int
+    targets: int
+    seconds: float
+    peak_memory_bytes: int
+
+
+class Measured(BaseModel):
+    """How fast a worker trains one base model with one kind of adapter.
+
+    Attributes:
+        start_seconds: from a trainer's start until it can train.
+        optimizer_seconds: of one optimizer step, forward and backward not counted.
+        checkpoint_seconds: to save one checkpoint.
+        batches: micro-batches of several lengths, ascending.
+    """
+
+    type: Literal["measured"] = "measured"
+    device: str
+    dtype: str
+    threads: int
+    start_seconds: float
+    optimizer_seconds: float
+    checkpoint_seconds: float
+    batches: list[MeasuredBatch]
+
+
 class Failed(BaseModel):
     """The process gives up; ``code`` is one of the job failure codes."""
 
@@ -86,7 +115,8 @@ class Failed(BaseModel):
 
 
 Message = Annotated[
-    Started | StepMetrics | CheckpointSaved | Trained | EvaluationResult | Failed, Field(discriminator="type")
+    Started | StepMetrics | CheckpointSaved | Trained | EvaluationResult | Measured | Failed,
+    Field(discriminator="type"),
 ]
 _ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)
 

@@ -171,6 +171,9 @@ class SequenceStream:
         seed: the job's seed.
         settings: how sequences are made.
         alone: every demonstration is a document of its own (objective ``zero_shot``).
+
+    Attributes:
+        layout: the sequences of an epoch: each one's place in ``tasks``, and its examples.
     """
 
     def __init__(self, tasks: list[EncodedTask], seed: int, settings: StreamSettings, alone: bool = False) -> None:
@@ -183,11 +186,11 @@ class SequenceStream:
         parts = [task.weight * size**exponent for task, size in zip(tasks, sizes, strict=True)]
         self._shares = [max(1, round(sum(sizes) * part / sum(parts))) for part in parts]
         self.epoch_length = sum(self._shares)
-        self._laid_out = lru_cache(maxsize=2)(self._lay_out)
+        self.layout = lru_cache(maxsize=2)(self._lay_out)
 
     def sequence(self, epoch: int, index: int) -> Sequence:
         """Sequence ``index`` of ``epoch``: the same for the same seed, in whatever order asked."""
-        task, examples = self._laid_out(epoch)[index]
+        task, examples = self.layout(epoch)[index]
         return self.tasks[task].assemble(examples, self.alone)
 
     def nth(self, number: int) -> Sequence:
@@ -195,6 +198,7 @@ class SequenceStream:
         return self.sequence(*divmod(number, self.epoch_length))
 
     def _lay_out(self, epoch: int) -> list[tuple[int, tuple[int, ...]]]:
+        """The sequences of an epoch: each one's place in ``tasks``, and the examples that it shows."""
         slots: list[tuple[int, tuple[int, ...]]] = []
         for position, (task, share) in enumerate(zip(self.tasks, self._shares, strict=True)):
             drawn: list[tuple[int, ...]] = []

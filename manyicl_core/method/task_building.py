@@ -9,6 +9,17 @@ from manyicl_core.method.sequences import EncodedTask
 from manyicl_core.method.tasks import Task, TaskDefinition
 
 
+class QueryDoesNotFit(ValueError):
+    """A query that is longer, with its instruction and answer, than what the model reads."""
+
+    def __init__(self, task: str, line: int, tokens: int, budget: int) -> None:
+        self.task, self.line, self.tokens, self.budget = task, line, tokens, budget
+        super().__init__(
+            f"line {line} of the validation file: the query of task {task!r} takes {tokens} tokens with its "
+            f"instruction and answer, and the model reads at most {budget}; shorten it"
+        )
+
+
 def build_tasks(training: list[Row], validation: list[Row], definitions: list[TaskDefinition]) -> list[Task]:
     """Group rows into tasks.
 
@@ -58,18 +69,19 @@ def check_fits(tasks: list[Task], encoder: Encoder, max_sequence_tokens: int, co
         if task.definition.role == "train"
         for problem in EncodedTask(task, encoder).check_fits(max_sequence_tokens)
     ]
+    problems += [str(problem) for problem in unfit_queries(tasks, encoder, context_length)]
+    if problems:
+        raise InvalidDataset(problems)
+
+
+def unfit_queries(tasks: list[Task], encoder: Encoder, context_length: int) -> Iterator[QueryDoesNotFit]:
+    """Every query that is longer than what the model reads."""
     for task in tasks:
         head = len(encoder.instruction(task.definition.instruction))
         for query in task.queries:
             tokens = head + len(encoder.example(query))
             if tokens > context_length:
-                problems.append(
-                    f"line {query.line} of the validation file: the query of task {task.definition.name!r} takes "
-                    f"{tokens} tokens with its instruction and answer, and the model reads at most {context_length}; "
-                    "shorten it"
-                )
-    if problems:
-        raise InvalidDataset(problems)
+                yield QueryDoesNotFit(task.definition.name, query.line, tokens, context_length)
 
 
 def _group(rows: list[Row], named: dict[str, str]) -> dict[str, list[Row]]:

@@ -91,7 +91,7 @@ def train(spec: TrainSpec, folder: Path, checkpoint: Path | None, best: Path | N
         state.step += 1
         is_best = False
         if validation and (state.step % validation.every == 0 or state.step == plan.steps):
-            with _autocast(device, dtype):
+            with autocast(device, dtype):
                 scores = validate(spec, loss, validated, device)
             metrics.valid_loss, metrics.valid_token_accuracy = scores.mean_loss, scores.token_accuracy
             is_best = state.record(scores.mean_loss)
@@ -109,7 +109,7 @@ def train(spec: TrainSpec, folder: Path, checkpoint: Path | None, best: Path | N
     weights = folder / "weights"
     weights.mkdir(exist_ok=True)
     save_weights(model, weights)
-    yield Trained(step=step, folder=str(weights), peak_memory_bytes=_peak_memory(device))
+    yield Trained(step=step, folder=str(weights), peak_memory_bytes=peak_memory(device))
 
 
 def _out_of_patience(spec: TrainSpec, state: TrainingState) -> bool:
@@ -158,13 +158,13 @@ def _step(
 def _backward(
     loss: AnswerLoss, batch: MicroBatch, weight: float, scores: Scores, device: torch.device, dtype: torch.dtype
 ) -> None:
-    with _autocast(device, dtype):
+    with autocast(device, dtype):
         losses, correct = loss(batch.tokens.to(device), batch.labels.to(device))
     ((losses * batch.weights.to(device)).sum() / weight).backward()
     scores.add(batch, losses.detach().cpu(), correct.cpu())
 
 
-def _autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:
     """The float32 trained weights compute in the base's bfloat16 (1.5 times faster on CPU)."""
     return torch.autocast(device.type, dtype, enabled=dtype == torch.bfloat16)
 
@@ -196,7 +196,7 @@ def _choose_deterministic_kernels() -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def _peak_memory(device: torch.device) -> int:
+def peak_memory(device: torch.device) -> int:
     """Bytes: of the GPU where there is one, else the peak resident set of this process."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))

@@ -6,11 +6,18 @@ from typing import Any
 import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
+from manyicl_core.contract.train_spec import LoraSpec
 from manyicl_core.settings import get_settings, required
 
 RUN_JOB = "manyicl.run_job"
+MEASURE = "manyicl.measure"
 QUEUE = "manyicl.jobs"
+
+_PING_SECONDS = 3.0  # the first answer ends the wait
+# A worker that is busy for longer need not measure for a plan that nobody waits for any more.
+_ASKED_FOR_SECONDS = 600.0
 
 _log = structlog.get_logger(__name__)
 
@@ -52,6 +59,19 @@ def publish_hint(job_id: str) -> None:
         get_celery().send_task(RUN_JOB, args=[job_id])
     except OperationalError as error:
         _log.warning("hint_not_sent", job=job_id, reason=str(error))
+
+
+def ask_for_measurement(base_model: str, lora: LoraSpec | None) -> bool:
+    """Ask a worker to measure how fast it trains; say whether a worker listens at all."""
+    celery = get_celery()
+    try:
+        if not celery.control.ping(timeout=_PING_SECONDS, limit=1):
+            return False
+        celery.send_task(MEASURE, args=[base_model, lora.model_dump() if lora else None], expires=_ASKED_FOR_SECONDS)
+    except (OperationalError, RedisError) as error:
+        _log.warning("measurement_not_asked_for", reason=str(error))
+        return False
+    return True
 
 
 def waiting_hints() -> int:

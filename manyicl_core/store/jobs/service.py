@@ -1,7 +1,7 @@
 """Create, find and cancel jobs: what the api asks for."""
 
 import secrets
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
@@ -19,12 +19,28 @@ from manyicl_core.store.files.service import content_key, get_file
 from manyicl_core.store.job_states import CANCELLED, FINAL, QUEUED, RUNNING, VALIDATING_FILES, sources_of
 from manyicl_core.store.jobs.datasets import fetched, store_dataset
 from manyicl_core.store.jobs.options import CreateJob, resolved_hyperparameters
-from manyicl_core.store.jobs.start import find_start
+from manyicl_core.store.jobs.start import Start, find_start
 from manyicl_core.store.jobs.validation import validation_of
 from manyicl_core.store.pages import Page, fetch_page
 from manyicl_core.store.tables import Job, JobEvent, JobResult
 
 _SHOWN_LEAKS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedJob:
+    """A job that may be asked for.
+
+    Attributes:
+        job: its row, not stored, and without a dataset.
+        start: what it starts from.
+        unvalidated: why the loss on its validation file is not measured, where it has one.
+    """
+
+    job: Job
+    tasks: list[Task]
+    start: Start
+    unvalidated: str | None
 
 
 def create_job(session: Session, store: ArtifactStore, project_id: str, request: CreateJob) -> Job:
@@ -36,15 +52,38 @@ def create_job(session: Session, store: ArtifactStore, project_id: str, request:
         Conflict: the model to go on from was trained with another encoder.
         Unavailable: the base model is not on this machine.
     """
-    start = find_start(session, store, project_id, request)
-    tasks = _read_tasks(session, store, project_id, request)
+    checked = check_request(session, store, project_id, request)
+    job, tasks, start = checked.job, checked.tasks, checked.start
     try:
         check_fits(tasks, load_encoder(start.folder), start.options.max_sequence_tokens, context_length(start.base))
     except InvalidDataset as error:
         raise InvalidRequest(str(error), "training_file", "example_too_long") from error
-    validation, reason = validation_of(start, tasks)
-    options = start.options.model_copy(update={"validation": validation})
+    job.dataset = store_dataset(store, tasks)
+    session.add(job)
+    session.flush()
+    add_event(session, job.id, "info", f"Created fine-tuning job {job.id}")
+    trained = sum(task.definition.role == "train" for task in tasks)
+    add_event(
+        session, job.id, "info", f"Files are valid: {trained} tasks to train, {len(tasks) - trained} held out; queued"
+    )
+    if checked.unvalidated is not None:
+        add_event(session, job.id, "warn", f"The loss on the validation file is not measured: {checked.unvalidated}")
+    _warn_of_near_leaks(session, job.id, tasks)
+    job.state = QUEUED
+    session.flush()
+    return job
 
+
+def check_request(session: Session, store: ArtifactStore, project_id: str, request: CreateJob) -> CheckedJob:
+    """Check everything but whether the examples fit; nothing is stored.
+
+    Raises:
+        As ``create_job``.
+    """
+    start = find_start(session, store, project_id, request)
+    tasks = _read_tasks(session, store, project_id, request)
+    validation, unvalidated = validation_of(start, tasks)
+    options = start.options.model_copy(update={"validation": validation})
     job = Job(
         id=new_id("ftjob-"),
         project_id=project_id,
@@ -59,21 +98,8 @@ def create_job(session: Session, store: ArtifactStore, project_id: str, request:
         hyperparameters=resolved_hyperparameters(request),
         options=options.model_dump(mode="json", exclude={"tasks"}),
         labels=request.metadata or {},
-        dataset=store_dataset(store, tasks),
     )
-    session.add(job)
-    session.flush()
-    add_event(session, job.id, "info", f"Created fine-tuning job {job.id}")
-    trained = sum(task.definition.role == "train" for task in tasks)
-    add_event(
-        session, job.id, "info", f"Files are valid: {trained} tasks to train, {len(tasks) - trained} held out; queued"
-    )
-    if reason is not None:
-        add_event(session, job.id, "warn", f"The loss on the validation file is not measured: {reason}")
-    _warn_of_near_leaks(session, job.id, tasks)
-    job.state = QUEUED
-    session.flush()
-    return job
+    return CheckedJob(job, tasks, start, unvalidated)
 
 
 def _warn_of_near_leaks(session: Session, job_id: str, tasks: list[Task]) -> None:

@@ -8,6 +8,7 @@ from manyicl_core.store.tables.job_events import JobEvent
 from manyicl_core.store.tables.job_metrics import JobMetrics
 from manyicl_core.store.tables.job_results import JobResult
 from manyicl_core.store.tables.jobs import Job
+from manyicl_core.store.tables.measurements import Measurement
 from manyicl_core.store.tables.models import Model
 from manyicl_core.store.tables.projects import Project
 
@@ -20,6 +21,7 @@ __all__ = [
     "JobEvent",
     "JobMetrics",
     "JobResult",
+    "Measurement",
     "Model",
     "Project",
 ]

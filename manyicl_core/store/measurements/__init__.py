@@ -1,0 +1,1 @@
+"""How fast the workers train, and what a job will therefore take."""

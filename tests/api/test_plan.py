@@ -1,0 +1,128 @@
+"""`POST /v1/fine_tuning/jobs/plan`: what a job would do, before it is queued."""
+
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import openai
+import pytest
+from openai import OpenAI
+
+from api.routes import jobs
+from manyicl_core.store.jobs.hints import get_celery
+from tests.jobs import TASKS, await_state, example_lines, upload
+from tests.services import BASE_MODEL, wait_for
+
+
+def body_of(client: OpenAI, lines: list[dict[str, str]] | None = None, **manyicl: Any) -> dict[str, Any]:
+    options = {"tasks": TASKS, "max_sequence_tokens": 128, "n_epochs": 2, **manyicl}
+    training = upload(client, example_lines(0, 12) if lines is None else lines)
+    return {"model": BASE_MODEL, "training_file": training, "seed": 7, "manyicl": options}
+
+
+def plan(client: OpenAI, body: dict[str, Any]) -> dict[str, Any]:
+    answer = client.post("/fine_tuning/jobs/plan", body=body, cast_to=object)
+    assert isinstance(answer, dict)
+    return answer
+
+
+def test_a_plan_is_what_the_job_then_does_and_a_worker_says_what_it_takes(
+    client: OpenAI, start_worker: Callable[[], subprocess.Popen[str]]
+) -> None:
+    start_worker()
+    wait_for(lambda: get_celery().control.ping(timeout=0.5), "the worker")
+    for options in ({}, {"objective": "dedicated", "n_epochs": None, "token_budget": 1000}):
+        body = body_of(client, **options)
+        planned = plan(client, body)
+        created = client.post("/fine_tuning/jobs", body=body, cast_to=openai.types.fine_tuning.FineTuningJob)
+        job = await_state(client, created.id, "succeeded", "failed")
+        assert job.model_extra is not None
+        told = job.model_extra["manyicl"]
+        for total in ("steps", "tokens", "answers", "target_tokens"):
+            assert planned[total] == told["plan"][total]
+        assert (planned["seed"], planned["hyperparameters"]) == (7, job.hyperparameters.to_dict())
+        assert planned["adapters"] == (2 if options else 1)
+
+    estimate = planned["estimate"]
+    assert planned["no_estimate"] is None
+    assert (estimate["device"], estimate["threads"]) == ("cpu", 1)
+    assert estimate["dtype"] == told["plan"]["dtype"]
+    assert estimate["seconds"] > 0
+    # The tiny model is nothing beside the libraries that every trainer loads.
+    assert estimate["peak_memory_bytes"] == pytest.approx(told["peak_memory_bytes"], rel=0.25)
+
+    # Measured once: another plan of the same model and adapter needs no worker to answer.
+    again = plan(client, body_of(client, token_budget=5000, n_epochs=None))
+    assert again["estimate"]["measured_at"] == estimate["measured_at"]
+
+
+@pytest.fixture
+def _nobody_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "ask_for_measurement", lambda *_: False)
+
+
+@pytest.mark.usefixtures("_nobody_measures")
+def test_a_plan_counts_each_task_and_stores_nothing(client: OpenAI) -> None:
+    planned = plan(client, body_of(client, lora={"rank": 3}))
+    assert [task["task"] for task in planned["tasks"]] == ["colour", "sum"]
+    for total in ("sequences", "tokens", "target_tokens", "answers"):
+        assert planned[total] == sum(task[total] for task in planned["tasks"])
+    for task in planned["tasks"]:
+        assert sum(task["shots"].values()) == task["sequences"]
+        assert sum(int(shots) * number for shots, number in task["shots"].items()) == task["answers"]
+    assert planned["answers_over_few_shot"] == pytest.approx(planned["answers"] / planned["sequences"], rel=0.2)
+    assert (planned["adapters"], planned["exact"], planned["does_not_fit"]) == (1, True, [])
+    assert planned["estimate"] is None
+    assert "no worker answers" in planned["no_estimate"]
+    assert client.fine_tuning.jobs.list().data == []
+
+
+@pytest.mark.usefixtures("_nobody_measures")
+@pytest.mark.parametrize(("objective", "supervised"), [("many_icl", "all"), ("few_shot", "last"), ("zero_shot", "all")])
+def test_the_shown_sequence_marks_its_answers(client: OpenAI, objective: str, supervised: str) -> None:
+    shown = plan(client, body_of(client, objective=objective, lora={"rank": 3}))["sequence"]
+    text, answers = shown["text"], shown["answers"]
+    assert len(answers) == text.count("Output:")
+    for answer in answers:
+        assert text[: answer["start"]].endswith("Output:")
+        assert text[answer["start"] : answer["end"]].endswith("\n")
+    learnt = [answer["supervised"] for answer in answers]
+    assert learnt == ([True] * len(answers) if supervised == "all" else [False] * (len(answers) - 1) + [True])
+    assert len(shown["documents"]) == (len(answers) if objective == "zero_shot" else 1)
+
+
+@pytest.mark.usefixtures("_nobody_measures")
+def test_every_line_that_does_not_fit_is_listed_and_the_others_are_planned(client: OpenAI) -> None:
+    long = [{"task": "sum", "input": "word " * 400, "output": str(number)} for number in range(12)]
+    body = body_of(client, example_lines(0, 12) + long, lora={"rank": 3})
+    body["validation_file"] = upload(client, [{"task": "sum", "input": "word " * 4000, "output": "1"}])
+    planned = plan(client, body)
+    lines = [(misfit["file"], misfit["line"]) for misfit in planned["does_not_fit"]]
+    assert lines == [*(("training", 37 + number) for number in range(12)), ("validation", 1)]
+    assert all(misfit["tokens"] > misfit["limit"] for misfit in planned["does_not_fit"])
+    assert "max_sequence_tokens is 128" in planned["does_not_fit"][0]["message"]
+    without = plan(client, body_of(client, lora={"rank": 3}))
+    assert (planned["tokens"], planned["tasks"]) == (without["tokens"], without["tasks"])
+
+
+@pytest.mark.usefixtures("_nobody_measures")
+def test_a_plan_in_which_nothing_fits_says_so(client: OpenAI) -> None:
+    lines = [{"task": "sum", "input": "word " * 400, "output": "1"}]
+    planned = plan(client, body_of(client, lines, tasks=[]))
+    assert (planned["sequences"], planned["tokens"], planned["sequence"]) == (0, 0, None)
+    assert [misfit["line"] for misfit in planned["does_not_fit"]] == [1]
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"model": "gpt-99"}, "model"),
+        ({"training_file": "file-missing"}, "training_file"),
+        ({"manyicl": {"objective": "magic"}}, "manyicl.objective"),
+        ({"manyicl": {"lora": {"target_modules": ["nope"]}}}, "manyicl.lora.target_modules"),
+    ],
+)
+def test_a_plan_refuses_what_a_job_refuses(client: OpenAI, change: dict[str, Any], param: str) -> None:
+    with pytest.raises((openai.BadRequestError, openai.NotFoundError)) as refused:
+        plan(client, body_of(client) | change)
+    assert refused.value.param == param
