@@ -28,12 +28,14 @@ class Measured:
     Attributes:
         scores: by method.
         tasks: names of the tasks of each role.
-        shots: the numbers of shots that every task of the means was measured at.
+        shots: the numbers of shots that every task was measured at.
+        draws: how many draws of demonstrations, over all seeds, where there are any.
     """
 
     scores: dict[str, Scores]
     tasks: dict[str, list[str]]
     shots: list[int]
+    draws: int
 
     def at(self, method: str, role: str, k: int) -> list[Items]:
         """The method's items of every task of a role at ``k`` shots."""
@@ -78,7 +80,7 @@ def summary(measured: Measured) -> dict[str, Any]:
 
 def _over_k(measured: Measured, method: str, role: str) -> list[Items]:
     by_shots = [measured.at(method, role, k) for k in measured.shots]
-    return [over_shots(list(task)) for task in zip(*by_shots, strict=True)]
+    return [over_shots(list(task), measured.draws) for task in zip(*by_shots, strict=True)]
 
 
 def _best_k(measured: Measured, method: str, role: str) -> int:
@@ -92,17 +94,13 @@ def _comparisons(measured: Measured, role: str) -> list[dict[str, Any]]:
         pairs["mean_over_k"] = (_over_k(measured, other, role), _over_k(measured, better, role))
         best = {method: _best_k(measured, method, role) for method in (better, other)}
         pairs["best_k_each"] = (
-            [_as_mean(items) for items in measured.at(other, role, best[other])],
-            [_as_mean(items) for items in measured.at(better, role, best[better])],
+            [over_shots([items], measured.draws) for items in measured.at(other, role, best[other])],
+            [over_shots([items], measured.draws) for items in measured.at(better, role, best[better])],
         )
         for where, (first, second) in pairs.items():
             compared = compare(list(zip(first, second, strict=True)))
             rows.append({"model": better, "against": other, "where": where, **asdict(compared)})
     return rows
-
-
-def _as_mean(items: Items) -> Items:
-    return over_shots([items])
 
 
 def _gap_closed(measured: Measured) -> float:

@@ -65,10 +65,12 @@ def measure(
     return Scores(items, plain_text)
 
 
-def over_shots(items: list[Items]) -> Items:
-    """The mean over several numbers of shots as one set of items, so that intervals know what is paired."""
-    draws = max(each.scores.shape[1] for each in items)
-    scores = [np.broadcast_to(each.scores, (len(each.lines), draws)) for each in items]
+def over_shots(items: list[Items], draws: int) -> Items:
+    """The mean over several numbers of shots as one set of items, so that intervals know what is paired.
+
+    Without shots all draws of a seed are one, which then stands for each of them.
+    """
+    scores = [np.repeat(each.scores, draws // each.scores.shape[1], axis=1) for each in items]
     return Items("mean", items[0].lines, np.mean(scores, axis=0), items[0].references, ())
 
 

@@ -64,6 +64,7 @@ def main() -> int:
         scores={method: _pooled([scores[method] for scores in by_seed]) for method in by_seed[0]},
         tasks={"train": trained, "heldout": held_out},
         shots=shots,
+        draws=draws * arguments.seeds,
     )
     figures = {
         **summary(measured),

@@ -10,17 +10,18 @@ import argparse
 import json
 import os
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+from manyicl_core.evaluation.statistics import interval
 from matplotlib import pyplot
 
 from benchmarks.paper_runs import Settings, tune
 from benchmarks.paper_scores import measure
 from benchmarks.paper_table import SHOTS, TRAINED, best_rate, default_model, trained_tasks
-from manyicl_core.evaluation.statistics import interval
 from manyicl_core.method.objectives import Objective
 from manyicl_core.method.tasks import Task
 
@@ -87,7 +88,7 @@ def tokens_ratio(slow: Curve, fast: Curve, k: int) -> float | None:
     if taken == 0:
         return None
     places = sorted(fast)
-    for before, after in zip(places, places[1:], strict=False):
+    for before, after in pairwise(places):
         low, high = fast[before][k], fast[after][k]
         if low < target <= high:
             return float(np.interp(target, [low, high], [before, after])) / taken
