@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (torch first: whatever comes after it keeps that build)"
 	@$(PY) -m pip install --disable-pip-version-check -c constraints.txt torch
-	@$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[embedded,examples,dev]'
+	@$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[embedded,examples,benchmarks,dev]'
 	@touch $@
 
 demo: setup ## run the main job from task files to a hosted answer (KEEP=1 leaves the service running)
