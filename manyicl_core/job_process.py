@@ -47,4 +47,9 @@ def _explain(error: Exception) -> tuple[FailureCode, str]:
         return "out_of_memory", "Memory ran out; lower manyicl.max_sequence_tokens or the batch size"
     if "No space left" in str(error):
         return "disk_full", "The disk is full; free some space and start the job again"
+    if isinstance(error, ImportError) and "bitsandbytes" in str(error):
+        return "invalid_data", (
+            "manyicl.lora.quantize_base needs bitsandbytes, which this worker lacks; run "
+            "`pip install 'manyicl[qlora]'` there, or create the job without it"
+        )
     return "engine_error", "The process failed; its log on the worker holds the whole story"

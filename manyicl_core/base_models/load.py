@@ -28,6 +28,15 @@ def compute_device() -> torch.device:
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be taken on ``device``."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    [available] = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(available) * 1024
+
+
 def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype, quantize: bool = False) -> PreTrainedModel:
     """The frozen causal language model in ``folder`` (safetensors only), in evaluation mode.
 

@@ -23,7 +23,7 @@ class Generation:
     """One request.
 
     Attributes:
-        adapter: hash of the adapter, or None for the base model.
+        adapter: hash of the fine-tuned weights, or None for the base model.
         prompt: token ids.
         prefix_tokens: how many of them are a context, worth keeping compiled.
         choices: token ids of the allowed answers, each with its stop token; None for free text.
@@ -67,15 +67,16 @@ class Engine:
         """Answer, piece by piece, until it is complete or ``cancelled``.
 
         Raises:
-            UnknownAdapter: there is no such adapter.
+            UnknownAdapter: there are no such weights.
+            DoesNotFit: there is no memory for them.
         """
-        self._adapters.activate(request.adapter)
-        prefix, cached = self._prefix(request)
+        model = self._adapters.activate(request.adapter)
+        prefix, cached = self._prefix(model, request)
         query = request.prompt[len(prefix.tokens) :]
         labels = LabelTree(request.choices) if request.choices is not None else None
         text = TextStream(self._tokenizer, request.stop_texts)
         written = 0
-        steps = decode(self._model, prefix, [query], request.max_tokens, request.stop_tokens, labels, request.sampling)
+        steps = decode(model, prefix, [query], request.max_tokens, request.stop_tokens, labels, request.sampling)
         for step in steps:
             if cancelled.is_set():
                 return
@@ -97,7 +98,7 @@ class Engine:
                 return
             yield Delta(piece, written, cached)
 
-    def _prefix(self, request: Generation) -> tuple[Prefix, int]:
+    def _prefix(self, model: LanguageModel, request: Generation) -> tuple[Prefix, int]:
         """The compiled context and how many of its tokens needed no work."""
         # At least one token is left for the query: its logits give the first answer token.
         tokens = request.prompt[: min(request.prefix_tokens, len(request.prompt) - 1)]
@@ -105,6 +106,6 @@ class Engine:
             return EMPTY_PREFIX, 0
         if known := self._prefixes.get(request.adapter, tokens):
             return known, len(tokens)
-        prefix = compile_prefix(self._model, tokens)
+        prefix = compile_prefix(model, tokens)
         self._prefixes.put(request.adapter, prefix)
         return prefix, 0

@@ -23,7 +23,8 @@ class EngineThread:
         """The pieces of an answer; leaving the loop early stops the engine at its next token.
 
         Raises:
-            UnknownAdapter: there is no such adapter.
+            UnknownAdapter: there are no such weights.
+            DoesNotFit: there is no memory for them.
         """
         loop = asyncio.get_running_loop()
         arrived: asyncio.Queue[Delta | Exception | None] = asyncio.Queue()

@@ -8,8 +8,8 @@ from manyicl_core.inference.prefix import Prefix
 class PrefixStore:
     """Prefixes by adapter and tokens, within a budget of bytes.
 
-    The key holds every token and the adapter's hash, so that no answer ever comes from another
-    adapter's or another tenant's demonstrations.
+    The key holds every token and the hash of the fine-tuned weights, so that no answer ever comes
+    from another model's or another tenant's demonstrations.
     """
 
     def __init__(self, budget_bytes: int) -> None:

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from transformers import PreTrainedTokenizerBase
 
-from manyicl_core.inference.adapters import UnknownAdapter
+from manyicl_core.inference.adapters import DoesNotFit, UnknownAdapter
 from manyicl_core.inference.decoding import Sampling
 from manyicl_core.inference.engine import Delta, Engine, Generation
 from manyicl_core.inference.engine_thread import EngineThread
@@ -43,6 +43,7 @@ def create_app(engine: Engine, tokenizer: PreTrainedTokenizerBase, base_model: s
     app = FastAPI(title="ManyICL engine", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.exception_handler(RequestRefused)(_refused)
     app.exception_handler(UnknownAdapter)(_unknown_adapter)
+    app.exception_handler(DoesNotFit)(_does_not_fit)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -170,4 +171,8 @@ def _refused(_: Request, error: Exception) -> JSONResponse:
 
 
 def _unknown_adapter(_: Request, error: Exception) -> JSONResponse:
-    return JSONResponse(RequestRefused(404, f"there is no adapter {error}", "model_not_found").body, 404)
+    return JSONResponse(RequestRefused(404, f"there are no weights {error}", "model_not_found").body, 404)
+
+
+def _does_not_fit(_: Request, error: Exception) -> JSONResponse:
+    return JSONResponse(RequestRefused(503, str(error), "out_of_memory").body, 503)

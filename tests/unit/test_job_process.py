@@ -44,6 +44,8 @@ def test_what_a_library_prints_does_not_spoil_the_messages(capfd: pytest.Capture
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out_of_memory"),
         (OSError(errno.ENOSPC, "No space left on device"), "disk_full"),
         (RuntimeError("Error while serializing: No space left on device"), "disk_full"),
+        (ImportError("Using `bitsandbytes` 4-bit quantization requires bitsandbytes"), "invalid_data"),
+        (ImportError("no module named 'other'"), "engine_error"),
         (OSError(errno.EACCES, "Permission denied"), "engine_error"),
         (ValueError("checkpoint step-000002 was made with other settings"), "engine_error"),
     ],

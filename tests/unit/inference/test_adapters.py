@@ -1,15 +1,18 @@
 """Adapters from the artifact store: by hash, checked, and at most so many at once."""
 
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import DynamicCache
 
-from manyicl_core.inference.adapters import Adapters, UnknownAdapter
+from manyicl_core.inference.adapters import Adapters, DoesNotFit, UnknownAdapter
 from manyicl_core.inference.language_model import LanguageModel
-from manyicl_core.objects import ArtifactStore, open_store, sha256_of, weights_key
-from tests.unit.inference.conftest import MakeAdapter
+from manyicl_core.objects import ArtifactStore, open_store, put_weights, sha256_of, weights_key
+from manyicl_core.training.weights import save_weights
+from tests.unit.inference.conftest import MakeAdapter, load_tiny
 
 TOKENS = torch.arange(30, 60).unsqueeze(0)
 
@@ -23,6 +26,17 @@ def stored(store: ArtifactStore, folder: Path) -> str:
     digest = sha256_of(folder / "adapter_model.safetensors")
     store.put_folder(weights_key(digest), folder)
     return digest
+
+
+def stored_whole_model(store: ArtifactStore, tiny_model: Path, folder: Path, seed: int) -> str:
+    """A model with all weights of its own, as a job with full fine-tuning leaves it."""
+    torch.manual_seed(seed)
+    whole = load_tiny(tiny_model)
+    for parameter in whole.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.05)
+    folder.mkdir()
+    save_weights(whole, folder)
+    return put_weights(store, folder)
 
 
 def answer(model: LanguageModel) -> list[float]:
@@ -92,3 +106,47 @@ def test_no_copy_of_an_adapter_is_left_on_the_disk(
     with pytest.raises(UnknownAdapter):
         adapters.activate("0" * 64)
     assert list(folder.iterdir()) == []
+
+
+def test_a_whole_model_answers_beside_the_base_and_its_adapters(
+    model: LanguageModel, store: ArtifactStore, make_adapter: MakeAdapter, tiny_model: Path, tmp_path: Path
+):
+    whole = stored_whole_model(store, tiny_model, tmp_path / "whole", 1)
+    adapters = Adapters(model, store, scratch(tmp_path), 1)
+    expected = answer(LanguageModel(load_tiny(tmp_path / "whole")))
+    known: dict[str | None, list[list[float]]] = {
+        digest: [] for digest in (None, whole, stored(store, make_adapter(1)))
+    }
+    for _ in range(2):
+        for digest, answers in known.items():
+            answers.append(answer(adapters.activate(digest)))
+    assert all(first == second for first, second in known.values())
+    assert len({tuple(first) for first, _ in known.values()}) == 3
+    assert known[whole][0] == expected
+
+
+def test_one_whole_model_is_in_memory_at_a_time(
+    model: LanguageModel, store: ArtifactStore, tiny_model: Path, tmp_path: Path
+):
+    first, second = (stored_whole_model(store, tiny_model, tmp_path / f"whole-{seed}", seed) for seed in (1, 2))
+    adapters = Adapters(model, store, scratch(tmp_path), 1)
+    held = weakref.ref(adapters.activate(first))
+    assert adapters.activate(first) is held()
+    adapters.activate(second)
+    gc.collect()
+    assert held() is None
+
+
+def test_a_whole_model_without_room_is_refused_and_the_base_goes_on(
+    model: LanguageModel, store: ArtifactStore, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    whole = stored_whole_model(store, tiny_model, tmp_path / "whole", 1)
+    before = answer(model)
+    adapters = Adapters(model, store, scratch(tmp_path), 1)
+    monkeypatch.setattr("manyicl_core.inference.adapters.free_memory", lambda _: 1000)
+    with pytest.raises(DoesNotFit, match="MiB of memory beside the base model"):
+        adapters.activate(whole)
+    assert answer(adapters.activate(None)) == before
+    assert list((tmp_path / "scratch").iterdir()) == []
+    monkeypatch.undo()
+    assert answer(adapters.activate(whole)) != before

@@ -14,9 +14,10 @@ from manyicl_core.inference.decoding import Sampling
 from manyicl_core.inference.engine import Delta, Engine, Generation
 from manyicl_core.inference.language_model import LanguageModel
 from manyicl_core.inference.prefix_store import PrefixStore
-from manyicl_core.objects import open_store, sha256_of, weights_key
+from manyicl_core.objects import open_store, put_weights, sha256_of, weights_key
+from manyicl_core.training.weights import save_weights
 from tests.tiny_model import MAX_POSITIONS
-from tests.unit.inference.conftest import MakeAdapter
+from tests.unit.inference.conftest import MakeAdapter, load_tiny
 from tests.unit.inference.greedy import plain_greedy
 
 CONTEXT = tuple(range(40, 75))
@@ -85,6 +86,22 @@ def test_an_adapter_never_answers_from_the_bases_context(engine: Engine, adapter
     assert last.cached_tokens == 0
     assert tuned != base
     again, last = answer(engine, replace(REQUEST, adapter=adapter))
+    assert (again, last.cached_tokens) == (tuned, len(CONTEXT))
+    assert answer(engine, REQUEST)[0] == base
+
+
+def test_a_whole_model_never_answers_from_the_bases_context(engine: Engine, tiny_model: Path, tmp_path: Path):
+    whole = load_tiny(tiny_model)
+    for parameter in whole.parameters():
+        parameter.mul_(1.5)
+    (tmp_path / "whole").mkdir()
+    save_weights(whole, tmp_path / "whole")
+    weights = put_weights(open_store(f"file://{tmp_path}/store"), tmp_path / "whole")
+    base, _ = answer(engine, REQUEST)
+    tuned, last = answer(engine, replace(REQUEST, adapter=weights))
+    assert last.cached_tokens == 0
+    assert tuned != base
+    again, last = answer(engine, replace(REQUEST, adapter=weights))
     assert (again, last.cached_tokens) == (tuned, len(CONTEXT))
     assert answer(engine, REQUEST)[0] == base
 

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedModel
 
 from manyicl_core.base_models.tokenizer import load_encoder
-from manyicl_core.inference.adapters import Adapters
+from manyicl_core.inference.adapters import Adapters, DoesNotFit
 from manyicl_core.inference.engine import Engine
 from manyicl_core.inference.language_model import LanguageModel
 from manyicl_core.inference.prefix_store import PrefixStore
@@ -123,3 +123,14 @@ def test_a_refusal_has_its_status_and_code(
 @pytest.mark.parametrize("changes", [{"prompt": []}, {"max_tokens": 0}, {"top_p": 0}, {"temperature": -1}])
 def test_a_wrong_field_is_refused(client: TestClient, changes: dict[str, Any]):
     assert client.post("/v1/completions", json={**COMPLETION, **changes}).status_code == 422
+
+
+def test_a_model_without_room_is_refused_for_the_moment(client: TestClient, monkeypatch: pytest.MonkeyPatch):
+    def refuse(_: Adapters, sha256: str | None) -> LanguageModel:
+        raise DoesNotFit(2**30, 2**20)
+
+    monkeypatch.setattr(Adapters, "activate", refuse)
+    for body in (COMPLETION, COMPLETION | {"stream": True}):
+        response = client.post("/v1/completions", json=body)
+        assert response.status_code == 503
+        assert "1024 MiB of memory beside the base model and 1 MiB are free" in response.json()["error"]["message"]
