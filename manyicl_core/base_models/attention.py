@@ -93,6 +93,10 @@ def blocked_attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
         )
+    if torch.is_autocast_enabled("cpu"):
+        # As autocast does for torch's own kernel: rotated queries and keys of float32 weights are float32.
+        dtype = torch.get_autocast_dtype("cpu")
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     apply: Any = BlockedCausalAttention.apply  # torch types it only in part
     output: torch.Tensor = apply(query, key, value, scaling or query.shape[-1] ** -0.5)
     return output.transpose(1, 2).contiguous(), None

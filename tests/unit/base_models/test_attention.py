@@ -35,6 +35,22 @@ def test_values_and_gradients_are_those_of_torch(dtype, tolerance, batch, groups
         assert (one.grad - other.grad).norm() <= tolerance * other.grad.norm()
 
 
+def test_under_autocast_queries_keys_and_values_may_differ_in_dtype():
+    query, key, value = drawn(1, 1, 2, 300, torch.float32)
+    mixed = (query, key, value.detach().to(torch.bfloat16).requires_grad_())
+    with torch.autocast("cpu", torch.bfloat16):
+        output, _ = blocked_attention(torch.nn.Module(), *mixed, None, scaling=0.3)
+        expected = by_torch(*drawn(1, 1, 2, 300, torch.float32), 0.3)
+    assert output.dtype == expected.dtype == torch.bfloat16
+    assert (output - expected).norm() <= 5e-2 * expected.norm()
+    output.backward(torch.ones_like(output))
+    assert [tensor.grad.dtype for tensor in mixed if tensor.grad is not None] == [
+        torch.float32,
+        torch.float32,
+        torch.bfloat16,
+    ]
+
+
 def test_a_mask_is_honoured():
     query, key, value = drawn(2, 1, 1, 5, torch.float32)
     mask = torch.ones(5, 5, dtype=torch.bool).tril().expand(2, 1, 5, 5).clone()
