@@ -12,6 +12,15 @@ from typing import IO
 _PR_SET_PDEATHSIG = 1
 
 
+_LIBC = ctypes.CDLL(None)
+
+
+def die_with_parent() -> None:
+    """Let the kernel kill this process when the thread that started it dies; Linux only."""
+    if sys.platform == "linux":
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def spawn(
     command: list[str],
     environment: dict[str, str],
@@ -25,11 +34,6 @@ def spawn(
     The kernel kills it when the thread that called this dies, so call it from a thread that
     lives as long as the child should. ``user`` drops root's rights to that uid.
     """
-    libc = ctypes.CDLL(None)
-
-    def die_with_parent() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
     return subprocess.Popen(
         command,
         env=environment,
@@ -43,7 +47,7 @@ def spawn(
         group=user,
         extra_groups=[] if user is not None else None,
         # One system call and no lock: safe between fork and exec, also with threads.
-        preexec_fn=die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+        preexec_fn=die_with_parent,  # noqa: PLW1509
     )
 
 

@@ -3,6 +3,7 @@
 import os
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -39,6 +40,9 @@ class Settings(BaseSettings):
     max_infrastructure_failures: int = Field(default=3, description="lost workers before a job fails")
     work_folder: Path | None = Field(default=None, description="scratch space of workers and engine")
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, description="CPU threads a process")
+    processes: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto", description="processes that train one job together; auto: one a GPU"
+    )
     prefix_cache_bytes: int = Field(default=1 << 30, description="memory for compiled contexts in the engine")
     max_adapters: int = Field(default=8, description="adapters that the engine keeps in memory")
     log_json: bool = Field(default=False, description="log lines as JSON")

@@ -40,6 +40,7 @@ from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Job
 from worker.heartbeat import Heartbeat
 from worker.process import JobProcess, ProcessDied
+from worker.processes import training_command
 
 _log = structlog.get_logger(__name__)
 
@@ -177,7 +178,8 @@ class JobRun:
                 assert checkpoint.key is not None
                 self._store.get_folder(checkpoint.key, checkpoint.files, folder / name)
         spec = train_spec(self._job, self._tasks, part, self._model_folder, start, self._settings.threads)
-        self._run_process(TRAINER, spec, folder, lambda message: self._record_training(part, message))
+        command = training_command(TRAINER, folder, self._settings.processes)
+        self._run_process(command, spec, folder, lambda message: self._record_training(part, message))
 
     def _fetch(self, sha256: str, folder: Path) -> Path:
         try:
@@ -200,13 +202,13 @@ class JobRun:
         if not spec.points:
             return
         fetch_weights(self._store, trained.weights_sha256, adapter)
-        self._run_process(EVALUATION, spec, folder, self._record_evaluation)
+        command = [sys.executable, "-m", EVALUATION, str(folder)]
+        self._run_process(command, spec, folder, self._record_evaluation)
 
     def _run_process(
-        self, module: str, spec: TrainSpec | EvaluationSpec, folder: Path, record: Callable[[Message], None]
+        self, command: list[str], spec: TrainSpec | EvaluationSpec, folder: Path, record: Callable[[Message], None]
     ) -> None:
         (folder / "spec.json").write_text(spec.model_dump_json(), encoding="utf-8")
-        command = [sys.executable, "-m", module, str(folder)]
         with JobProcess(command, dict(os.environ), self._heartbeat) as process:
             for message in process.messages():
                 if isinstance(message, Failed):

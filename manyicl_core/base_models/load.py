@@ -1,5 +1,6 @@
 """A base model's weights into memory, frozen, in the fastest dtype of this machine."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -24,8 +25,9 @@ def compute_dtype(device: torch.device) -> torch.dtype:
 
 
 def compute_device() -> torch.device:
-    """The first GPU, or the CPU."""
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    """This process's GPU: the first, or the one that ``torch.distributed.run`` gives it. Else the CPU."""
+    number = int(os.environ.get("LOCAL_RANK", "0"))
+    return torch.device("cuda", number) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def free_memory(device: torch.device) -> int:

@@ -4,15 +4,22 @@
 ``FOLDER/best`` is then the checkpoint with the best validation loss, where that is another one.
 Progress is written to standard output, one JSON object a line; checkpoints and the trained weights
 to ``FOLDER``.
+
+``python -m torch.distributed.run --standalone --nproc-per-node=N -m manyicl_core.training FOLDER``
+trains the same job in N processes. The first one reports; the others only that they fail.
 """
 
+import os
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from manyicl_core.child_process import die_with_parent
 from manyicl_core.job_process import run_reporting, wait_passively
 
 wait_passively()
 
+from manyicl_core.contract.progress import Message  # noqa: E402
 from manyicl_core.contract.train_spec import TrainSpec  # noqa: E402
 from manyicl_core.training.trainer import train  # noqa: E402
 
@@ -21,8 +28,16 @@ def main(folder: Path) -> int:
     """Run the trainer over ``folder``."""
     spec = TrainSpec.model_validate_json((folder / "spec.json").read_text(encoding="utf-8"))
     checkpoint, best = (path if path.exists() else None for path in (folder / "checkpoint", folder / "best"))
-    return run_reporting(train(spec, folder, checkpoint, best))
+    messages: Iterable[Message] = train(spec, folder, checkpoint, best)
+    return run_reporting(messages if os.environ.get("RANK", "0") == "0" else _in_silence(messages))
+
+
+def _in_silence(messages: Iterable[Message]) -> Iterator[Message]:
+    for _ in messages:
+        yield from ()
 
 
 if __name__ == "__main__":
+    if "RANK" in os.environ:
+        die_with_parent()  # the launcher starts every process in a session of its own
     sys.exit(main(Path(sys.argv[1])))

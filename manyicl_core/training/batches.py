@@ -60,6 +60,17 @@ def micro_batch(sequences: Many[Sequence], objective: Objective, normalization: 
     )
 
 
+def idle_batch() -> MicroBatch:
+    """One token and no target: for a pass that a process makes because the others do."""
+    return MicroBatch(torch.zeros(1, 1, dtype=torch.int64), torch.full((1, 1), IGNORED), torch.empty(0), ())
+
+
+def total_weight(sequences: Many[Sequence], objective: Objective, normalization: Normalization) -> float:
+    """What the weights of all targets of ``sequences`` sum up to."""
+    weights = [target_weights(supervised_answers(objective, sequence), normalization) for sequence in sequences]
+    return sum(float(torch.from_numpy(each).sum()) for each in weights)
+
+
 def _padded(rows: list[np.ndarray], filler: int) -> torch.Tensor:
     padded = np.full((len(rows), max(map(len, rows))), filler, dtype=np.int64)
     for index, row in enumerate(rows):

@@ -7,6 +7,7 @@ Only safetensors and JSON, no pickle. The data stream needs no state but the ste
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -17,7 +18,8 @@ from transformers import PreTrainedModel
 
 from manyicl_core.contract.train_spec import TrainSpec
 from manyicl_core.contract.weights import OPTIMIZER_FILE, STATE_FILE
-from manyicl_core.training.weights import load_weights, save_weights
+from manyicl_core.training.sharding import gathered, like
+from manyicl_core.training.weights import load_weights, save_weights, trained_parameters
 
 
 class CheckpointMismatch(ValueError):
@@ -65,13 +67,22 @@ def save_checkpoint(
     state: TrainingState,
     model: PreTrainedModel | PeftModel,
     optimizer: torch.optim.Optimizer,
+    leads: bool = True,
 ) -> Path:
-    """Write ``folder/step-NNNNNN`` atomically and return it."""
+    """Write ``folder/step-NNNNNN`` atomically and return it.
+
+    All processes of a job take part, and the one that ``leads`` writes. What it writes does not
+    tell how many there were.
+    """
     final = folder / f"step-{state.step:06d}"
     temporary = folder / f".{final.name}.{os.getpid()}"
-    temporary.mkdir(parents=True)
-    save_weights(model, temporary)
-    save_file(_optimizer_tensors(model, optimizer), str(temporary / OPTIMIZER_FILE))
+    if leads:
+        temporary.mkdir(parents=True)
+    save_weights(model, temporary, leads)
+    tensors = gathered(_optimizer_tensors(model, optimizer), keep=leads)
+    if not leads:
+        return final
+    save_file(tensors, str(temporary / OPTIMIZER_FILE))
     saved = _Saved(config_hash=config_hash(spec), state=state)
     (temporary / STATE_FILE).write_text(saved.model_dump_json() + "\n", encoding="utf-8")
     for path in [*temporary.iterdir(), temporary]:
@@ -83,10 +94,8 @@ def save_checkpoint(
     return final
 
 
-def load_checkpoint(
-    folder: Path, spec: TrainSpec, model: PreTrainedModel | PeftModel, optimizer: torch.optim.Optimizer
-) -> TrainingState:
-    """Restore weights and optimizer in place; return how far the run had come.
+def load_checkpoint(folder: Path, spec: TrainSpec, model: PreTrainedModel | PeftModel) -> TrainingState:
+    """Restore the weights in place, before the model is distributed; return how far the run had come.
 
     Raises:
         CheckpointMismatch: when ``folder`` was made by another configuration.
@@ -95,27 +104,34 @@ def load_checkpoint(
     if saved.config_hash != config_hash(spec):
         raise CheckpointMismatch("the checkpoint was made with other settings or data than this job")
     load_weights(model, folder)
-    tensors = load_file(str(folder / OPTIMIZER_FILE))
-    for name, parameter in _trainable(model):
-        if f"{name}.step" not in tensors:
-            continue  # no step has had a target yet
-        optimizer.state[parameter] = {
-            key: tensors[f"{name}.{key}"].to(parameter.device if key != "step" else "cpu")
-            for key in ("step", "exp_avg", "exp_avg_sq")
-        }
     return saved.state
 
 
-def _trainable(model: PreTrainedModel | PeftModel) -> list[tuple[str, torch.nn.Parameter]]:
-    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+def load_optimizer(folder: Path, model: PreTrainedModel | PeftModel, optimizer: torch.optim.Optimizer) -> None:
+    """Restore the optimizer's state in place, after the model is distributed."""
+    tensors = load_file(str(folder / OPTIMIZER_FILE))
+    for name, parameter in trained_parameters(model):
+        if f"{name}.step" not in tensors:
+            continue  # no step has had a target yet
+        optimizer.state[parameter] = {
+            "step": tensors[f"{name}.step"],
+            **{key: like(tensors[f"{name}.{key}"], parameter) for key in ("exp_avg", "exp_avg_sq")},
+        }
 
 
-def _optimizer_tensors(model: PreTrainedModel | PeftModel, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    return {
-        f"{name}.{key}": value.contiguous()
-        for name, parameter in _trainable(model)
-        for key, value in optimizer.state[parameter].items()
-    }
+def copy_weights(checkpoint: Path, folder: Path) -> None:
+    """Take the weights of a checkpoint, as ``save_weights`` wrote them, without the rest."""
+    for path in checkpoint.iterdir():
+        if path.name not in (OPTIMIZER_FILE, STATE_FILE):
+            shutil.copyfile(path, folder / path.name)
+
+
+def _optimizer_tensors(
+    model: PreTrainedModel | PeftModel, optimizer: torch.optim.Optimizer
+) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, parameter in trained_parameters(model):
+        for key, value in optimizer.state[parameter].items():
+            yield f"{name}.{key}", value
 
 
 def _flush(path: Path) -> None:

@@ -39,6 +39,18 @@ class Scores:
             self.losses_by_shot[bucket].append(float(its_losses.mean()))
             self.correct_by_shot[bucket].append(bool(its_correct.all()))
 
+    def include(self, other: "Scores") -> None:
+        """Add what another process has counted."""
+        self.loss += other.loss
+        self.weight += other.weight
+        self.targets += other.targets
+        self.correct += other.correct
+        self.answers += other.answers
+        for shot, losses in other.losses_by_shot.items():
+            self.losses_by_shot[shot] += losses
+        for shot, correct in other.correct_by_shot.items():
+            self.correct_by_shot[shot] += correct
+
     @property
     def mean_loss(self) -> float:
         """The normalised loss; 0 where nothing is a target."""

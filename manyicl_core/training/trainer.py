@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from manyicl_core.base_models.load import compute_device, compute_dtype
 from manyicl_core.base_models.tokenizer import load_encoder
@@ -17,13 +18,21 @@ from manyicl_core.contract.train_spec import TrainSpec
 from manyicl_core.method.objectives import stands_alone
 from manyicl_core.method.plan import TrainingPlan, plan_training
 from manyicl_core.method.sequences import EncodedTask, Sequence, SequenceStream
-from manyicl_core.training.batches import MicroBatch, micro_batch
-from manyicl_core.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from manyicl_core.training.batches import MicroBatch, idle_batch, micro_batch, total_weight
+from manyicl_core.training.checkpoint import (
+    TrainingState,
+    copy_weights,
+    load_checkpoint,
+    load_optimizer,
+    save_checkpoint,
+)
+from manyicl_core.training.distribution import Distribution
 from manyicl_core.training.loss import AnswerLoss
 from manyicl_core.training.schedule import learning_rate
 from manyicl_core.training.scores import Scores
+from manyicl_core.training.sharding import whole
 from manyicl_core.training.validation import validate, validation_sequences
-from manyicl_core.training.weights import load_weights, save_weights, trainable_model
+from manyicl_core.training.weights import save_weights, trainable_model
 
 
 class TrainingDiverged(ArithmeticError):
@@ -43,6 +52,9 @@ def make_stream(spec: TrainSpec) -> SequenceStream:
 def train(spec: TrainSpec, folder: Path, checkpoint: Path | None, best: Path | None = None) -> Iterator[Message]:
     """Train, yielding progress; checkpoints and the trained weights are written under ``folder``.
 
+    Under ``torch.distributed.run`` every process of the job calls this. All yield the same; the
+    first alone writes files.
+
     Args:
         spec: what to train.
         folder: an own working folder of this run.
@@ -51,31 +63,35 @@ def train(spec: TrainSpec, folder: Path, checkpoint: Path | None, best: Path | N
         best: the checkpoint with the best validation loss so far, where that is another one.
 
     Raises:
+        CannotDistribute: several processes cannot share this job.
         CheckpointMismatch: ``checkpoint`` is of another configuration.
         TrainingDiverged: the learning rate is too high.
         torch.OutOfMemoryError: the sequences do not fit the device.
     """
-    torch.set_num_threads(spec.threads)
+    device = compute_device()
+    dtype = compute_dtype(device)
     if spec.deterministic:
         _choose_deterministic_kernels()
+    distribution = Distribution.join(spec, device, dtype)
+    torch.set_num_threads(distribution.threads(spec.threads))
     stream = make_stream(spec)
     plan = plan_training(stream, spec.objective, spec.batch_size, spec.n_epochs, spec.token_budget)
 
-    device = compute_device()
-    dtype = compute_dtype(device)
     torch.manual_seed(spec.seed)  # a fresh adapter's initial weights
-    model = trainable_model(spec, device, dtype)
+    model = trainable_model(spec, distribution.loading_device, dtype)
     model.train()
-    loss = AnswerLoss(model)
-    optimizer = torch.optim.AdamW(
+    state = load_checkpoint(checkpoint, spec, model) if checkpoint else TrainingState()
+    adamw = torch.optim.AdamW(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=spec.learning_rate,
         weight_decay=spec.weight_decay,
     )
+    loss, optimizer = distribution.prepare(AnswerLoss(model), adamw)
+    if checkpoint:
+        load_optimizer(checkpoint, model, optimizer)
     validation = spec.validation
     validated = validation_sequences(spec, validation, load_encoder(Path(spec.base_model_folder))) if validation else []
 
-    state = load_checkpoint(checkpoint, spec, model, optimizer) if checkpoint else TrainingState()
     if state.best_step == state.step:
         best = checkpoint
     yield Started(
@@ -87,28 +103,31 @@ def train(spec: TrainSpec, folder: Path, checkpoint: Path | None, best: Path | N
         dtype=str(dtype).removeprefix("torch."),
     )
     while state.step < plan.steps and not _out_of_patience(spec, state):
-        metrics = _step(spec, plan, stream, state.step, loss, optimizer, device, dtype)
+        metrics = _step(spec, plan, stream, state.step, loss, optimizer, distribution, dtype)
         state.step += 1
         is_best = False
         if validation and (state.step % validation.every == 0 or state.step == plan.steps):
             with autocast(device, dtype):
-                scores = validate(spec, loss, validated, device)
+                scores = validate(spec, loss, validated, distribution)
             metrics.valid_loss, metrics.valid_token_accuracy = scores.mean_loss, scores.token_accuracy
             is_best = state.record(scores.mean_loss)
         yield metrics
         if is_best or (state.step % spec.checkpoint_every == 0 and state.step < plan.steps):
-            saved = save_checkpoint(folder / "checkpoints", spec, state, model, optimizer)
+            saved = save_checkpoint(folder / "checkpoints", spec, state, model, optimizer, distribution.leads)
             best = saved if is_best else best
             yield CheckpointSaved(step=state.step, folder=str(saved), valid_loss=metrics.valid_loss, best=is_best)
 
     step = state.step
+    weights = folder / "weights"
+    weights.mkdir(exist_ok=True)
     if validation and validation.patience is not None and state.best_step != step:
         step = state.best_step
         assert best is not None
-        load_weights(model, best)
-    weights = folder / "weights"
-    weights.mkdir(exist_ok=True)
-    save_weights(model, weights)
+        if distribution.leads:
+            copy_weights(best, weights)
+    else:
+        save_weights(model, weights, distribution.leads)
+    distribution.leave()
     yield Trained(step=step, folder=str(weights), peak_memory_bytes=peak_memory(device))
 
 
@@ -122,32 +141,36 @@ def _step(
     plan: TrainingPlan,
     stream: SequenceStream,
     step: int,
-    loss: AnswerLoss,
+    loss: nn.Module,
     optimizer: torch.optim.Optimizer,
-    device: torch.device,
+    distribution: Distribution,
     dtype: torch.dtype,
 ) -> StepMetrics:
-    """One optimizer step over ``batch_size`` sequences, ``micro_batch_size`` of them at a time."""
+    """One optimizer step over ``batch_size`` sequences, ``micro_batch_size`` of them at a time in a process."""
     started = time.perf_counter()
     # Dropout is drawn anew from the step, so that no random state need be kept for resuming.
-    torch.manual_seed(spec.seed + step)
+    torch.manual_seed(spec.seed + step + distribution.seed_offset)
     numbers = range(step * spec.batch_size, min((step + 1) * spec.batch_size, plan.sequences))
     sequences = [stream.nth(number) for number in numbers]
+    own = distribution.own(sequences)
     batches = [
-        micro_batch(sequences[start : start + spec.micro_batch_size], spec.objective, spec.normalization)
-        for start in range(0, len(sequences), spec.micro_batch_size)
+        micro_batch(own[start : start + spec.micro_batch_size], spec.objective, spec.normalization)
+        for start in range(0, len(own), spec.micro_batch_size)
     ]
+    batches += [idle_batch()] * (distribution.rounds(len(sequences), spec.micro_batch_size) - len(batches))
     # Divided by the weight of the whole step, so that the micro-batches' sizes do not matter.
-    weight = sum(float(batch.weights.sum()) for batch in batches)
+    weight = total_weight(sequences, spec.objective, spec.normalization)
     scores = Scores()
-    for batch in batches:
-        if batch.answers:
-            _backward(loss, batch, weight, scores, device, dtype)
+    for number, batch in enumerate(batches, 1):
+        if distribution.must_pass(batch) and weight:
+            with distribution.accumulate(loss, last=number == len(batches)):
+                _backward(loss, batch, weight, scores, distribution, dtype)
+    scores = distribution.merge(scores)
 
     rate = learning_rate(spec, step, plan.steps)
     for group in optimizer.param_groups:
         group["lr"] = rate
-    norm = float(torch.nn.utils.clip_grad_norm_(loss.parameters(), spec.max_gradient_norm))
+    norm = float(whole(torch.nn.utils.clip_grad_norm_(loss.parameters(), spec.max_gradient_norm)))
     if not (math.isfinite(scores.mean_loss) and math.isfinite(norm)):
         raise TrainingDiverged(step + 1)
     optimizer.step()
@@ -156,12 +179,19 @@ def _step(
 
 
 def _backward(
-    loss: AnswerLoss, batch: MicroBatch, weight: float, scores: Scores, device: torch.device, dtype: torch.dtype
+    loss: nn.Module,
+    batch: MicroBatch,
+    weight: float,
+    scores: Scores,
+    distribution: Distribution,
+    dtype: torch.dtype,
 ) -> None:
-    with autocast(device, dtype):
-        losses, correct = loss(batch.tokens.to(device), batch.labels.to(device))
-    ((losses * batch.weights.to(device)).sum() / weight).backward()
-    scores.add(batch, losses.detach().cpu(), correct.cpu())
+    with distribution.part(batch) as part:
+        with autocast(distribution.device, dtype):
+            losses, correct = loss(part.tokens, part.labels, part.positions)
+        # Processes' gradients are averaged where their sum is meant.
+        ((losses * part.weights).sum() * distribution.layout.processes / weight).backward()
+    scores.add(batch, *distribution.whole_targets(batch, part, losses.detach(), correct))
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[None]:

@@ -1,13 +1,14 @@
 """The loss on examples that are not trained on, measured while training."""
 
 import torch
+from torch import nn
 
 from manyicl_core.contract.train_spec import TrainSpec, ValidationSpec
 from manyicl_core.method.encoding import Encoder
 from manyicl_core.method.objectives import stands_alone
 from manyicl_core.method.sequences import EncodedTask, Sequence, SequenceStream
-from manyicl_core.training.batches import micro_batch
-from manyicl_core.training.loss import AnswerLoss
+from manyicl_core.training.batches import idle_batch, micro_batch
+from manyicl_core.training.distribution import Distribution
 from manyicl_core.training.scores import Scores
 
 
@@ -19,13 +20,15 @@ def validation_sequences(spec: TrainSpec, validation: ValidationSpec, encoder: E
 
 
 @torch.no_grad()
-def validate(spec: TrainSpec, loss: AnswerLoss, sequences: list[Sequence], device: torch.device) -> Scores:
+def validate(spec: TrainSpec, loss: nn.Module, sequences: list[Sequence], distribution: Distribution) -> Scores:
     """Score the sequences under the job's objective; dropout is off meanwhile."""
     scores = Scores()
     loss.eval()
-    for sequence in sequences:
-        batch = micro_batch([sequence], spec.objective, spec.normalization)
-        losses, correct = loss(batch.tokens.to(device), batch.labels.to(device))
-        scores.add(batch, losses.cpu(), correct.cpu())
+    batches = [micro_batch([sequence], spec.objective, spec.normalization) for sequence in distribution.own(sequences)]
+    batches += [idle_batch()] * (distribution.rounds(len(sequences)) - len(batches))
+    for batch in batches:
+        with distribution.part(batch) as part:
+            losses, correct = loss(part.tokens, part.labels, part.positions)
+            scores.add(batch, *distribution.whole_targets(batch, part, losses, correct))
     loss.train()
-    return scores
+    return distribution.merge(scores)

@@ -14,6 +14,7 @@ from manyicl_core.base_models.lora import leave_inputs_to_autocast
 from manyicl_core.contract.train_spec import LINEAR_LAYERS, LoraSpec, TrainSpec
 from manyicl_core.contract.weights import ADAPTER_FILE, CONTRACT_FILE, MODEL_FILE
 from manyicl_core.method.encoding import ENCODER_VERSION, template_hash
+from manyicl_core.training.sharding import gathered
 
 
 def trainable_model(spec: TrainSpec, device: torch.device, dtype: torch.dtype) -> PreTrainedModel | PeftModel:
@@ -75,18 +76,27 @@ def _linear_layers(model: PreTrainedModel) -> list[str]:
     )
 
 
-def save_weights(model: PreTrainedModel | PeftModel, folder: Path) -> None:
+def trained_parameters(model: PreTrainedModel | PeftModel) -> list[tuple[str, torch.nn.Parameter]]:
+    """The parameters that a job changes, by name."""
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def save_weights(model: PreTrainedModel | PeftModel, folder: Path, leads: bool = True) -> None:
     """Write the trained weights as safetensors, with their configuration and the encoder contract.
 
     An adapter's folder is loaded by ``PeftModel.from_pretrained(base, folder)``, a whole model's by
-    ``AutoModelForCausalLM.from_pretrained(folder)``.
+    ``AutoModelForCausalLM.from_pretrained(folder)``. All processes of a job take part, and the one
+    that ``leads`` writes.
     """
+    weights = gathered(trained_parameters(model), keep=leads)
+    if not leads:
+        return
     if isinstance(model, PeftModel):
-        model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+        model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False, state_dict=weights)
         # PEFT adds a model card that speaks of the training machine; ours is made by the service.
         (folder / "README.md").unlink(missing_ok=True)
     else:
-        model.save_pretrained(str(folder), max_shard_size="1TB")
+        model.save_pretrained(str(folder), max_shard_size="1TB", state_dict=weights)
     contract = {"encoder_version": ENCODER_VERSION, "template_hash": template_hash()}
     (folder / CONTRACT_FILE).write_text(json.dumps(contract, indent=2) + "\n", encoding="utf-8")
 

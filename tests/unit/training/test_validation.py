@@ -9,6 +9,7 @@ from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.contract.progress import CheckpointSaved, Message, StepMetrics, Trained
 from manyicl_core.contract.train_spec import LoraSpec, TrainSpec, ValidationSpec
 from manyicl_core.method.objectives import Normalization, Objective
+from manyicl_core.training.distribution import Distribution, Layout
 from manyicl_core.training.loss import AnswerLoss
 from manyicl_core.training.trainer import train
 from manyicl_core.training.validation import validate, validation_sequences
@@ -17,6 +18,7 @@ from tests.unit.training import plain
 from tests.unit.training.specs import CONTRARY, TALK, checkpoint_of, files_of, make_spec, stopping_early
 
 CPU = torch.device("cpu")
+ALONE = Distribution(Layout(), CPU)
 
 
 def messages_of(
@@ -51,7 +53,7 @@ def test_the_validation_loss_is_the_formulas_over_its_sequences(
     assert len(sequences) == 3
     torch.manual_seed(0)
     model = trainable_model(spec, CPU, torch.float32)
-    scores = validate(spec, AnswerLoss(model), sequences, CPU)
+    scores = validate(spec, AnswerLoss(model), sequences, ALONE)
     wanted = float(plain.step_loss(model, sequences, objective, normalization).detach())
     assert scores.mean_loss == pytest.approx(wanted, rel=1e-5)
     assert 0 <= scores.token_accuracy < 1
@@ -76,7 +78,7 @@ def test_dropout_is_off_while_validating_and_on_again_afterwards(tiny_model: Pat
     loss = AnswerLoss(model)
     loss.train()
     sequences = validation_sequences(spec, validation, load_encoder(tiny_model))
-    first, second = (validate(spec, loss, sequences, CPU).mean_loss for _ in range(2))
+    first, second = (validate(spec, loss, sequences, ALONE).mean_loss for _ in range(2))
     assert first == second
     assert all(module.training for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -124,7 +126,7 @@ def test_a_run_out_of_patience_ends_with_its_best_weights(tiny_model: Path, tmp_
     load_weights(model, Path(end.folder))
     assert spec.validation
     sequences = validation_sequences(spec, spec.validation, load_encoder(tiny_model))
-    assert validate(spec, AnswerLoss(model), sequences, CPU).mean_loss == losses[best]
+    assert validate(spec, AnswerLoss(model), sequences, ALONE).mean_loss == losses[best]
 
 
 def test_with_patience_a_run_that_is_not_stopped_ends_with_its_best_weights_too(tiny_model: Path, tmp_path: Path):
