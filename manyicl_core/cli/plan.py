@@ -145,7 +145,7 @@ def _estimate(estimate: EstimateObject) -> Text:
         " and ",
         (f"{estimate.peak_memory_bytes / 1e9:.1f} GB", "bold"),
         f" on a worker like this one: {estimate.device}, {estimate.dtype}, {estimate.threads} threads. "
-        "Validation and evaluation come on top.",
+        "The evaluation at the end comes on top.",
     )
 
 

@@ -78,11 +78,18 @@ class EvaluationResult(BaseModel):
 
 
 class MeasuredBatch(BaseModel):
-    """A micro-batch of one document: forward and backward, and the peak memory until then."""
+    """A micro-batch of one document.
+
+    Attributes:
+        seconds: forward and backward.
+        scoring_seconds: forward alone, as a validation does it.
+        peak_memory_bytes: until then.
+    """
 
     tokens: int
     targets: int
     seconds: float
+    scoring_seconds: float
     peak_memory_bytes: int
 
 

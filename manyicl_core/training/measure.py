@@ -93,10 +93,16 @@ def _measure_batch(loss: AnswerLoss, batch: MicroBatch, device: torch.device, dt
         _backward(loss, batch, device, dtype)
         seconds.append(time.perf_counter() - began)
         loss.zero_grad(set_to_none=True)
+    with torch.no_grad(), autocast(device, dtype):
+        began = time.perf_counter()
+        loss(batch.tokens.to(device), batch.labels.to(device))
+        _wait_for(device)
+        scoring_seconds = time.perf_counter() - began
     return MeasuredBatch(
         tokens=batch.tokens.numel(),
         targets=len(batch.weights),
         seconds=statistics.median(seconds),
+        scoring_seconds=scoring_seconds,
         peak_memory_bytes=peak_memory(device),
     )
 

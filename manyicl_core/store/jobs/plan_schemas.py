@@ -59,7 +59,7 @@ class PlannedSequence(BaseModel):
 
 
 class EstimateObject(BaseModel):
-    """What training takes on a worker like the measured one; validation and evaluation come on top."""
+    """What training takes on a worker like the measured one; the evaluation comes on top."""
 
     seconds: float
     peak_memory_bytes: int

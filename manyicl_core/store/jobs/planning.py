@@ -31,7 +31,7 @@ from manyicl_core.store.jobs.plan_schemas import (
 )
 from manyicl_core.store.jobs.service import CheckedJob, check_request
 from manyicl_core.store.jobs.specs import train_spec
-from manyicl_core.store.measurements.estimate import estimate_run, micro_batches
+from manyicl_core.store.measurements.estimate import RunWork, estimate_run, micro_batches
 from manyicl_core.store.measurements.service import latest_measurement
 
 # Counted one by one in about ten seconds.
@@ -44,12 +44,14 @@ class _Run:
 
     Attributes:
         counts: its sequences, or the first of very many.
+        validated: the sequences of one validation.
         sequences: how many it has in all.
     """
 
     spec: TrainSpec
     stream: SequenceStream
     counts: Counts
+    validated: Counts | None
     sequences: int
 
     @property
@@ -59,6 +61,18 @@ class _Run:
     @property
     def scale(self) -> float:
         return self.sequences / len(self.counts)
+
+    def work(self) -> RunWork:
+        """What the process has to compute."""
+        spec = self.spec
+        return RunWork(
+            steps=self.steps,
+            batches=micro_batches(self.counts, spec.batch_size, spec.micro_batch_size),
+            scale=self.scale,
+            checkpoint_every=spec.checkpoint_every,
+            scored=micro_batches(self.validated, 1, 1) if self.validated is not None else None,
+            validations=-(-self.steps // spec.validation.every) if spec.validation else 0,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +89,7 @@ class JobPlan:
         if found is None:
             return None
         measured, made = found
-        estimates = [
-            estimate_run(
-                measured,
-                micro_batches(run.counts, run.spec.batch_size, run.spec.micro_batch_size),
-                run.steps,
-                run.spec.checkpoint_every,
-                run.scale,
-            )
-            for run in self.runs
-        ]
+        estimates = [estimate_run(measured, run.work()) for run in self.runs]
         estimate = EstimateObject(
             seconds=round(sum(estimate.seconds for estimate in estimates), 1),
             peak_memory_bytes=max((estimate.peak_memory_bytes for estimate in estimates), default=0),
@@ -176,10 +181,19 @@ def _count(spec: TrainSpec, encoded: dict[str, EncodedTask], encoder: Encoder, m
     ]
     stream = SequenceStream(tasks, spec.seed, spec.stream, stands_alone(spec.objective))
     counts = count_sequences(stream, spec.objective, spec.batch_size, spec.n_epochs, spec.token_budget, most)
+    validated = _validated(spec, encoder)
     if spec.n_epochs is not None:
-        return _Run(spec, stream, counts, spec.n_epochs * stream.epoch_length)
+        return _Run(spec, stream, counts, validated, spec.n_epochs * stream.epoch_length)
     missing = max(0, (spec.token_budget or 0) - int(counts.tokens.sum()))
-    return _Run(spec, stream, counts, len(counts) + -int(-missing // counts.tokens.mean()))
+    return _Run(spec, stream, counts, validated, len(counts) + -int(-missing // counts.tokens.mean()))
+
+
+def _validated(spec: TrainSpec, encoder: Encoder) -> Counts | None:
+    if spec.validation is None:
+        return None
+    tasks = [EncodedTask(task, encoder) for task in spec.validation.tasks]
+    stream = SequenceStream(tasks, spec.seed, spec.stream, stands_alone(spec.objective))
+    return count_sequences(stream, spec.objective, 1, 1, None).first(spec.validation.sequences)
 
 
 def _total(runs: list[_Run], field: str) -> int:

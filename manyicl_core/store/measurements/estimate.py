@@ -5,6 +5,7 @@ tokens of a document (attention), and for each target (the output head); fitted 
 measured.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,8 +34,29 @@ class MicroBatches:
 
 
 @dataclass(frozen=True, slots=True)
+class RunWork:
+    """What one trainer process does.
+
+    Attributes:
+        steps: optimizer steps.
+        batches: its micro-batches, or the first of very many.
+        scale: how many times as many there are in all.
+        checkpoint_every: optimizer steps between two checkpoints.
+        scored: the micro-batches of one validation; None where nothing is validated.
+        validations: how often they are scored.
+    """
+
+    steps: int
+    batches: MicroBatches
+    scale: float
+    checkpoint_every: int
+    scored: MicroBatches | None = None
+    validations: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
-    """What training takes on the worker that was measured; evaluation and validation are not counted."""
+    """What training takes on the worker that was measured; the evaluation at the end is not counted."""
 
     seconds: float
     peak_memory_bytes: int
@@ -51,35 +73,28 @@ def micro_batches(counts: Counts, batch_size: int, micro_batch_size: int) -> Mic
     )
 
 
-def estimate_run(
-    measured: Measured, batches: MicroBatches, steps: int, checkpoint_every: int, scale: float
-) -> Estimate:
-    """What one trainer process takes, from its start until its weights are saved.
-
-    Args:
-        batches: its micro-batches, or the first of very many.
-        scale: how many times as many there are in all.
-    """
-    points = MicroBatches(
-        rows=np.ones(len(measured.batches), dtype=np.int64),
-        length=np.asarray([batch.tokens for batch in measured.batches]),
-        targets=np.asarray([batch.targets for batch in measured.batches]),
+def estimate_run(measured: Measured, run: RunWork) -> Estimate:
+    """What a trainer process takes, from its start until its weights are saved."""
+    points = _features(
+        MicroBatches(
+            rows=np.ones(len(measured.batches), dtype=np.int64),
+            length=np.asarray([batch.tokens for batch in measured.batches]),
+            targets=np.asarray([batch.targets for batch in measured.batches]),
+        )
     )
-    seconds_of = _fit(_features(points), np.asarray([batch.seconds for batch in measured.batches]))
-    bytes_of = _fit(_features(points), np.asarray([float(batch.peak_memory_bytes) for batch in measured.batches]))
-    work = _features(batches)
-    # One more save: the trained weights.
-    saves = 1 + (steps - 1) // checkpoint_every
-    return Estimate(
-        seconds=(
-            measured.start_seconds
-            + float((work @ seconds_of).sum()) * scale
-            + steps * measured.optimizer_seconds
-            + saves * measured.checkpoint_seconds
-        ),
-        # No process is smaller than the smallest that was measured.
-        peak_memory_bytes=max(measured.batches[0].peak_memory_bytes, round(float((work @ bytes_of).max()))),
-    )
+    work = _features(run.batches)
+    training = _fit(points, [batch.seconds for batch in measured.batches])
+    memory = _fit(points, [batch.peak_memory_bytes for batch in measured.batches])
+    seconds = measured.start_seconds + float((work @ training).sum()) * run.scale
+    seconds += run.steps * measured.optimizer_seconds
+    # Between the steps, and the weights at the end.
+    seconds += (1 + (run.steps - 1) // run.checkpoint_every) * measured.checkpoint_seconds
+    if run.scored is not None:
+        scoring = _fit(points, [batch.scoring_seconds for batch in measured.batches])
+        seconds += run.validations * float((_features(run.scored) @ scoring).sum())
+    # No process is smaller than the smallest that was measured.
+    peak = max(measured.batches[0].peak_memory_bytes, round(float((work @ memory).max())))
+    return Estimate(seconds, peak)
 
 
 def _features(batches: MicroBatches) -> FloatArray:
@@ -89,16 +104,17 @@ def _features(batches: MicroBatches) -> FloatArray:
     return np.stack(parts, axis=1).astype(np.float64)
 
 
-def _fit(features: FloatArray, values: FloatArray) -> FloatArray:
+def _fit(features: FloatArray, costs: Sequence[float]) -> FloatArray:
     """The cost of each feature, none below zero, with the least squares of relative errors."""
+    values = np.asarray(costs, dtype=np.float64)
     scale = features.max(axis=0)
     kept = list(range(features.shape[1]))
     while True:
         relative = features[:, kept] / scale[kept] / values[:, None]
         solution = np.linalg.lstsq(relative, np.ones(len(values)))[0]
         if (solution >= 0).all():
-            costs = np.zeros(features.shape[1])
-            costs[kept] = solution / scale[kept]
-            return costs
+            fitted = np.zeros(features.shape[1])
+            fitted[kept] = solution / scale[kept]
+            return fitted
         # Nothing makes a batch cheaper: a negative cost is noise.
         del kept[int(solution.argmin())]

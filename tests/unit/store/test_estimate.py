@@ -1,5 +1,7 @@
 """An estimate is the cost of the measured micro-batches, between them and beyond."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from manyicl_core.contract.progress import Measured, MeasuredBatch
 from manyicl_core.method.plan import Counts
-from manyicl_core.store.measurements.estimate import MicroBatches, estimate_run, micro_batches
+from manyicl_core.store.measurements.estimate import MicroBatches, RunWork, estimate_run, micro_batches
 
 POINTS = [(256, 52), (512, 104), (1024, 20), (1024, 204), (2048, 408)]
 costs = st.floats(0.01, 1, allow_nan=False)
@@ -22,7 +24,9 @@ def measured(seconds: list[float], memory: list[int]) -> Measured:
         optimizer_seconds=0.5,
         checkpoint_seconds=2,
         batches=[
-            MeasuredBatch(tokens=tokens, targets=targets, seconds=taken, peak_memory_bytes=used)
+            MeasuredBatch(
+                tokens=tokens, targets=targets, seconds=taken, scoring_seconds=taken / 3, peak_memory_bytes=used
+            )
             for (tokens, targets), taken, used in zip(POINTS, seconds, memory, strict=True)
         ],
     )
@@ -39,7 +43,7 @@ def test_a_cost_of_this_form_is_found_for_lengths_that_were_not_measured(fixed, 
 
     known = measured([cost(1, *point) for point in POINTS], [round(1e9 * (1 + cost(1, *point))) for point in POINTS])
     asked = [(1, 300, 7), (1, 4096, 900), (12, 60, 100)]
-    estimate = estimate_run(known, batches_of(*asked), steps=3, checkpoint_every=10, scale=1.0)
+    estimate = estimate_run(known, RunWork(3, batches_of(*asked), 1.0, 10))
     assert estimate.seconds == pytest.approx(10 + 3 * 0.5 + 2 + sum(cost(*batch) for batch in asked), rel=1e-3)
     assert estimate.peak_memory_bytes == pytest.approx(1e9 * (1 + max(cost(*batch) for batch in asked)), rel=1e-3)
 
@@ -47,18 +51,26 @@ def test_a_cost_of_this_form_is_found_for_lengths_that_were_not_measured(fixed, 
 def test_noise_makes_nothing_cheaper_than_nothing() -> None:
     # The longest was quick by accident: through these points a parabola bends down.
     known = measured([1.0, 2.0, 4.0, 4.0, 5.0], [10**9] * 5)
-    long = estimate_run(known, batches_of((1, 8192, 1600)), 1, 10, 1.0)
-    short = estimate_run(known, batches_of((1, 2048, 400)), 1, 10, 1.0)
+    long = estimate_run(known, RunWork(1, batches_of((1, 8192, 1600)), 1.0, 10))
+    short = estimate_run(known, RunWork(1, batches_of((1, 2048, 400)), 1.0, 10))
     assert long.seconds > short.seconds > 0
     assert long.peak_memory_bytes == pytest.approx(10**9, rel=0.01)
 
 
 def test_checkpoints_are_counted_and_a_part_stands_for_the_whole() -> None:
     known = measured([1.0] * 5, [10**9] * 5)
-    one = estimate_run(known, batches_of((1, 512, 100)), 1, 10, 1.0).seconds
+    one = estimate_run(known, RunWork(1, batches_of((1, 512, 100)), 1.0, 10)).seconds
     assert one == pytest.approx(10 + 1 + 0.5 + 2, abs=0.1)
-    many = estimate_run(known, batches_of((1, 512, 100)), 21, 10, 21.0).seconds
+    many = estimate_run(known, RunWork(21, batches_of((1, 512, 100)), 21.0, 10)).seconds
     assert many == pytest.approx(10 + 21 * 1.5 + 3 * 2, abs=1)
+
+
+def test_each_validation_scores_its_sequences_forward_only() -> None:
+    known = measured([1.5] * 5, [10**9] * 5)
+    alone = RunWork(6, batches_of((1, 512, 100)), 6.0, 10)
+    validated = replace(alone, scored=batches_of((1, 512, 100), (1, 512, 100)), validations=3)
+    more = estimate_run(known, validated).seconds - estimate_run(known, alone).seconds
+    assert more == pytest.approx(3 * 2 * 0.5, rel=0.05)
 
 
 def test_sequences_are_cut_into_steps_and_these_into_micro_batches() -> None:
