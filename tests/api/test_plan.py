@@ -7,11 +7,13 @@ from typing import Any
 import openai
 import pytest
 from openai import OpenAI
+from openai.types.fine_tuning import FineTuningJob
 
 from api.routes import jobs
-from manyicl_core.store.jobs.hints import get_celery
 from tests.jobs import TASKS, await_state, example_lines, upload
 from tests.services import BASE_MODEL, wait_for
+
+StartWorker = Callable[[], subprocess.Popen[str]]
 
 
 def body_of(client: OpenAI, lines: list[dict[str, str]] | None = None, **manyicl: Any) -> dict[str, Any]:
@@ -26,39 +28,47 @@ def plan(client: OpenAI, body: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def test_a_plan_is_what_the_job_then_does_and_a_worker_says_what_it_takes(
-    client: OpenAI, start_worker: Callable[[], subprocess.Popen[str]]
-) -> None:
-    start_worker()
-    wait_for(lambda: get_celery().control.ping(timeout=0.5), "the worker")
-    for options in ({}, {"objective": "dedicated", "n_epochs": None, "token_budget": 1000}):
-        body = body_of(client, **options)
-        planned = plan(client, body)
-        created = client.post("/fine_tuning/jobs", body=body, cast_to=openai.types.fine_tuning.FineTuningJob)
-        job = await_state(client, created.id, "succeeded", "failed")
-        assert job.model_extra is not None
-        told = job.model_extra["manyicl"]
-        for total in ("steps", "tokens", "answers", "target_tokens"):
-            assert planned[total] == told["plan"][total]
-        assert (planned["seed"], planned["hyperparameters"]) == (7, job.hyperparameters.to_dict())
-        assert planned["adapters"] == (2 if options else 1)
-
-    estimate = planned["estimate"]
-    assert planned["no_estimate"] is None
-    assert (estimate["device"], estimate["threads"]) == ("cpu", 1)
-    assert estimate["dtype"] == told["plan"]["dtype"]
-    assert estimate["seconds"] > 0
-    # The tiny model is nothing beside the libraries that every trainer loads.
-    assert estimate["peak_memory_bytes"] == pytest.approx(told["peak_memory_bytes"], rel=0.25)
-
-    # Measured once: another plan of the same model and adapter needs no worker to answer.
-    again = plan(client, body_of(client, token_budget=5000, n_epochs=None))
-    assert again["estimate"]["measured_at"] == estimate["measured_at"]
+def create(client: OpenAI, body: dict[str, Any]) -> tuple[FineTuningJob, dict[str, Any]]:
+    """Run a job; the finished job, and its ``manyicl`` part."""
+    created = client.post("/fine_tuning/jobs", body=body, cast_to=FineTuningJob)
+    job = await_state(client, created.id, "succeeded", "failed")
+    assert job.model_extra is not None
+    return job, job.model_extra["manyicl"]
 
 
 @pytest.fixture
 def _nobody_measures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "ask_for_measurement", lambda *_: False)
+
+
+@pytest.mark.usefixtures("_nobody_measures")
+@pytest.mark.parametrize("options", [{}, {"objective": "dedicated", "n_epochs": None, "token_budget": 1000}])
+def test_a_plan_is_what_the_job_then_does(client: OpenAI, start_worker: StartWorker, options: dict[str, Any]) -> None:
+    start_worker()
+    body = body_of(client, **options, lora={"rank": 3})
+    planned = plan(client, body)
+    job, told = create(client, body)
+    for total in ("steps", "tokens", "answers", "target_tokens"):
+        assert planned[total] == told["plan"][total]
+    assert (planned["seed"], planned["hyperparameters"]) == (7, job.hyperparameters.to_dict())
+    assert planned["adapters"] == (2 if options else 1)
+
+
+def test_a_worker_measures_once_and_every_plan_has_an_estimate(client: OpenAI, start_worker: StartWorker) -> None:
+    start_worker()
+    body = body_of(client)
+    answers: list[dict[str, Any]] = []
+    wait_for(lambda: answers.append(plan(client, body)) or answers[-1]["estimate"], "a measurement", seconds=200)
+    assert answers[-1]["no_estimate"] is None
+    estimate = answers[-1]["estimate"]
+    assert (estimate["device"], estimate["threads"]) == ("cpu", 1)
+    assert estimate["seconds"] > 0
+    # The tiny model is nothing beside the libraries that every trainer loads.
+    _, told = create(client, body)
+    assert estimate["dtype"] == told["plan"]["dtype"]
+    assert estimate["peak_memory_bytes"] == pytest.approx(told["peak_memory_bytes"], rel=0.25)
+    again = plan(client, body_of(client, token_budget=5000, n_epochs=None))
+    assert again["estimate"]["measured_at"] == estimate["measured_at"]
 
 
 @pytest.mark.usefixtures("_nobody_measures")
