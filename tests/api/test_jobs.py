@@ -67,6 +67,9 @@ def test_a_waiting_job_is_cancelled_at_once_and_cancelling_twice_is_harmless(cli
         ({"manyicl": {"tasks": [{"name": "a", "metric": "luck"}]}}, "manyicl.tasks.0.metric"),
         ({"manyicl": {"evaluation": {"shots": [-1]}}}, "manyicl.evaluation.shots.0"),
         ({"manyicl": {"evaluation": {"shots": [0]}}}, "validation_file"),
+        ({"manyicl": {"adaptation": "full", "lora": {"rank": 4}}}, "manyicl.lora"),
+        ({"manyicl": {"validation": {"patience": 3}}}, "validation_file"),
+        ({"model": f"ft:{BASE_MODEL}:p::12345678:ckpt-step-10"}, "model"),
         ({"method": {"type": "dpo"}}, "method.type"),
         ({"suffix": "has space"}, "suffix"),
         ({"speed": 9}, "speed"),
@@ -189,3 +192,32 @@ def test_deleting_the_file_does_not_harm_its_job(client: OpenAI) -> None:
     job = create_job(client)
     client.files.delete(job.training_file)
     assert client.fine_tuning.jobs.retrieve(job.id).status == "queued"
+
+
+def test_a_job_that_has_not_trained_has_no_checkpoints(client: OpenAI) -> None:
+    job = create_job(client)
+    assert client.fine_tuning.jobs.checkpoints.list(job.id).data == []
+    with pytest.raises(openai.NotFoundError):
+        client.fine_tuning.jobs.checkpoints.list("ftjob-missing")
+    with pytest.raises(openai.NotFoundError) as refused:
+        client.fine_tuning.jobs.checkpoints.list(job.id, after="ftckpt_missing")
+    assert refused.value.param == "after"
+
+
+def test_queries_too_long_to_be_validated_are_named_and_validation_is_off(client: OpenAI) -> None:
+    lines = [{"task": "sum", "input": "word " * 200, "output": "1"}]
+    options = {"tasks": TASKS, "max_sequence_tokens": 256}
+    training, validation = upload(client, example_lines(0, 3)), upload(client, lines)
+    job = client.fine_tuning.jobs.create(
+        model=BASE_MODEL, training_file=training, validation_file=validation, extra_body={"manyicl": options}
+    )
+    [warning] = [event for event in client.fine_tuning.jobs.list_events(job.id) if event.level == "warn"]
+    assert "validation file, line 1: the example of task 'sum' takes" in warning.message
+    with pytest.raises(openai.BadRequestError, match="validation file, line 1") as refused:
+        client.fine_tuning.jobs.create(
+            model=BASE_MODEL,
+            training_file=training,
+            validation_file=validation,
+            extra_body={"manyicl": options | {"validation": {"every": 5}}},
+        )
+    assert refused.value.param == "validation_file"

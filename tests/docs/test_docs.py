@@ -6,7 +6,13 @@ from pathlib import Path
 from api.app import create_app
 from manyicl_core.settings import Settings
 from manyicl_core.store.contexts.schemas import ManyiclChat
-from manyicl_core.store.jobs.options import EvaluationOptions, LoraOptions, ManyiclOptions
+from manyicl_core.store.jobs.options import (
+    EvaluationOptions,
+    LoraOptions,
+    ManyiclOptions,
+    OptimizerOptions,
+    ValidationOptions,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 API = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
@@ -18,7 +24,7 @@ def test_every_setting_is_documented() -> None:
 
 
 def test_every_option_is_documented() -> None:
-    for model in (ManyiclOptions, LoraOptions, EvaluationOptions, ManyiclChat):
+    for model in (ManyiclOptions, LoraOptions, OptimizerOptions, ValidationOptions, EvaluationOptions, ManyiclChat):
         assert {name for name in model.model_fields if f"`{name}`" not in API} == set()
 
 

@@ -24,12 +24,13 @@ def recorded_checkpoints(job_id: str) -> int:
         return len(session.scalars(select(Checkpoint.step).where(Checkpoint.job_id == job_id)).all())
 
 
-def learnt(job_id: str) -> tuple[str | None, list[dict[str, Any]]]:
-    """The adapter's hash and the metric stream, without the times."""
+def learnt(job_id: str) -> tuple[dict[tuple[str | None, int], str], list[dict[str, Any]]]:
+    """The hashes of all weights by task and step, and the metric stream, without the times."""
     with transaction() as session:
         rows = session.scalars(select(JobMetrics.values).where(JobMetrics.job_id == job_id).order_by(JobMetrics.step))
         stream = [{key: value for key, value in row.items() if "second" not in key} for row in rows]
-        return session.get_one(Job, job_id).weights_sha256, stream
+        kept = session.scalars(select(Checkpoint).where(Checkpoint.job_id == job_id))
+        return {(checkpoint.task, checkpoint.step): checkpoint.weights_sha256 for checkpoint in kept}, stream
 
 
 def kill_worker(worker: subprocess.Popen[str]) -> None:
@@ -48,16 +49,42 @@ def kill_trainer(worker: subprocess.Popen[str]) -> None:
             process.kill()
 
 
-@pytest.mark.parametrize("kill", [kill_worker, kill_trainer])
+def trained_tasks(job_id: str) -> int:
+    with transaction() as session:
+        return len(session.scalars(select(Checkpoint.step).where(Checkpoint.job_id == job_id, Checkpoint.final)).all())
+
+
+PLAIN: dict[str, Any] = {"evaluate": False, "n_epochs": EPOCHS}
+DEDICATED = PLAIN | {"objective": "dedicated", "dedicated_objective": "many_icl"}
+# A rate so high that the best measurement is soon behind.
+PATIENT: dict[str, Any] = {
+    "learning_rate_multiplier": 20.0,
+    "n_epochs": 4 * EPOCHS,
+    "optimizer": {"schedule": "constant", "warmup_fraction": 0.0},
+    "validation": {"every": 3, "sequences": 2, "patience": 12},
+}
+
+
+@pytest.mark.parametrize(
+    ("kill", "options"),
+    [(kill_worker, PLAIN), (kill_trainer, PLAIN), (kill_worker, DEDICATED), (kill_trainer, PATIENT)],
+    ids=["worker", "trainer", "dedicated", "patience"],
+)
 def test_a_killed_job_ends_with_the_bytes_of_an_undisturbed_one(
-    client: OpenAI, start_worker: StartWorker, kill: Callable[[subprocess.Popen[str]], None]
+    client: OpenAI,
+    start_worker: StartWorker,
+    kill: Callable[[subprocess.Popen[str]], None],
+    options: dict[str, Any],
 ) -> None:
     worker = start_worker()
-    undisturbed = create_job(client, evaluate=False, n_epochs=EPOCHS)
+    undisturbed = create_job(client, **options)
     assert await_state(client, undisturbed.id, "succeeded", "failed").status == "succeeded"
 
-    disturbed = create_job(client, evaluate=False, n_epochs=EPOCHS)
-    wait_for(lambda: recorded_checkpoints(disturbed.id) >= 2, "two checkpoints")
+    disturbed = create_job(client, **options)
+    if options is DEDICATED:
+        wait_for(lambda: trained_tasks(disturbed.id) == 1 and recorded_checkpoints(disturbed.id) >= 2, "a second task")
+    else:
+        wait_for(lambda: recorded_checkpoints(disturbed.id) >= 2, "two checkpoints")
     kill(worker)
     assert client.fine_tuning.jobs.retrieve(disturbed.id).status == "running"
     if worker.poll() is not None:
@@ -68,7 +95,7 @@ def test_a_killed_job_ends_with_the_bytes_of_an_undisturbed_one(
         assert session.get_one(Job, disturbed.id).fence > 1, "the job was not taken up again"
     assert learnt(disturbed.id) == learnt(undisturbed.id)
     events = [event.message for event in client.fine_tuning.jobs.list_events(disturbed.id, limit=1000)]
-    assert any(message.startswith("Training goes on from step") for message in events)
+    assert any(" goes on from step " in message for message in events)
 
 
 def test_a_job_whose_worker_is_always_lost_fails_with_advice(client: OpenAI, start_worker: StartWorker) -> None:
