@@ -19,6 +19,8 @@ from manyicl_core.job_process import run_reporting, wait_passively
 
 wait_passively()
 
+from torch.distributed import DistError  # noqa: E402
+
 from manyicl_core.contract.progress import Message  # noqa: E402
 from manyicl_core.contract.train_spec import TrainSpec  # noqa: E402
 from manyicl_core.training.trainer import train  # noqa: E402
@@ -28,13 +30,23 @@ def main(folder: Path) -> int:
     """Run the trainer over ``folder``."""
     spec = TrainSpec.model_validate_json((folder / "spec.json").read_text(encoding="utf-8"))
     checkpoint, best = (path if path.exists() else None for path in (folder / "checkpoint", folder / "best"))
-    messages: Iterable[Message] = train(spec, folder, checkpoint, best)
-    return run_reporting(messages if os.environ.get("RANK", "0") == "0" else _in_silence(messages))
+    return run_reporting(_of_this_process(train(spec, folder, checkpoint, best)))
 
 
-def _in_silence(messages: Iterable[Message]) -> Iterator[Message]:
-    for _ in messages:
-        yield from ()
+def _of_this_process(messages: Iterable[Message]) -> Iterator[Message]:
+    """All messages of a job's first process, none of its others'.
+
+    When another process dies, this one ends without a word: what failed is not the job, and it can
+    go on from its last checkpoint.
+    """
+    try:
+        for message in messages:
+            if os.environ.get("RANK", "0") == "0":
+                yield message
+    except RuntimeError as error:
+        if not isinstance(error, DistError) and "by peer" not in str(error):  # so gloo says it
+            raise
+        sys.exit(f"another process of the job is gone: {error}")
 
 
 if __name__ == "__main__":

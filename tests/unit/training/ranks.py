@@ -18,7 +18,6 @@ from accelerate.utils import DistributedType
 from pydantic import BaseModel
 from torch.distributed.nn.functional import all_gather
 from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from manyicl_core.base_models.attention import BLOCKED_ATTENTION
 from manyicl_core.child_process import die_with_parent
@@ -80,8 +79,10 @@ def attend_to_all(
     rank = dist.get_rank()
     first, last = rank * chunk, (2 * size - 1 - rank) * chunk
     mine = torch.cat([torch.arange(first, first + chunk), torch.arange(last, last + chunk)])
-    allowed = (mine[:, None] >= torch.arange(key.shape[2]))[None, None]
-    return sdpa_attention_forward(module, query, key, value, allowed, is_causal=False, scaling=others["scaling"])
+    later = mine[:, None] < torch.arange(key.shape[2])
+    key, value = (tensor.repeat_interleave(query.shape[1] // tensor.shape[1], dim=1) for tensor in (key, value))
+    scores = (query @ key.transpose(-1, -2) * others["scaling"]).masked_fill(later, float("-inf"))
+    return (scores.softmax(-1) @ value).transpose(1, 2), None
 
 
 def main(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from manyicl_core.contract.progress import StepMetrics
@@ -19,7 +20,7 @@ from manyicl_core.training.distribution import LONG_SEQUENCE, Layout, choose_lay
 from tests.unit.training.ranks import Run
 from tests.unit.training.specs import MOODS, checkpoint_of, make_spec, steps_of
 
-REPLICATED, SHARDED = Layout(2), Layout(2, sharded=True)
+REPLICATED, SHARDED, CONTEXT = Layout(2), Layout(2, sharded=True), Layout(2, sharded=True, context=2)
 
 
 def odd_job(model: Path) -> TrainSpec:
@@ -43,12 +44,28 @@ def standing_still(model: Path, start: Path) -> TrainSpec:
 
 
 @pytest.fixture(scope="module")
-def runs(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every job trained by one process in ``one/NAME``, and by two in ``replicated/NAME`` and ``sharded/NAME``."""
+def tied_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with one matrix for input and output."""
+    folder = tmp_path_factory.mktemp("tied")
+    shutil.copytree(tiny_model, folder, dirs_exist_ok=True)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["lm_head.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_model: Path, tied_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every job trained by one process in ``one/NAME``, and by two in ``replicated/NAME`` and ``sharded/NAME``.
+
+    Two share each sequence in ``context/odd``.
+    """
     folder = tmp_path_factory.mktemp("distributed")
-    for name in ("one", "replicated", "sharded"):
+    for name in ("one", "replicated", "sharded", "context"):
         (folder / name).mkdir()
-    jobs = {"odd": odd_job(tiny_model), "idle": one_a_step(tiny_model), "full": whole_model(tiny_model)}
+    jobs = {"odd": odd_job(tiny_model), "idle": one_a_step(tiny_model), "full": whole_model(tied_model)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "compute_device", lambda: torch.device("cpu"))
         patch.setattr(trainer, "compute_dtype", lambda _: torch.float32)
@@ -65,6 +82,7 @@ def runs(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         Run(spec=jobs["odd"], layout=layout, folder=folder / kind / "resumed", checkpoint=first)
         for kind, layout in (("replicated", REPLICATED), ("sharded", SHARDED))
     ]
+    wanted.append(Run(spec=jobs["odd"], layout=CONTEXT, folder=folder / "context" / "odd"))
     (folder / "runs.json").write_text(json.dumps([run.model_dump(mode="json") for run in wanted]))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=0"]
     done = subprocess.run(
@@ -109,6 +127,12 @@ def assert_same_tensors(found: Path, wanted: Path) -> None:
 @pytest.mark.parametrize("name", ["odd", "idle", "full"])
 def test_the_steps_of_two_processes_are_those_of_one(runs: Path, kind: str, name: str):
     assert_same_steps(metrics(runs / kind / name), metrics(runs / "one" / name))
+
+
+def test_two_processes_that_share_each_sequence_make_the_steps_of_one(runs: Path):
+    assert_same_steps(metrics(runs / "context" / "odd"), metrics(runs / "one" / "odd"))
+    file = "weights/adapter_model.safetensors"
+    assert_same_tensors(runs / "context" / "odd" / file, runs / "one" / "odd" / file)
 
 
 @pytest.mark.parametrize("kind", ["replicated", "sharded"])
