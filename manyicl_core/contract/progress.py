@@ -63,18 +63,62 @@ class Trained(BaseModel):
 
 
 class EvaluationResult(BaseModel):
-    """One metric of one task at one number of shots, over ``queries`` queries, from 0 to 1."""
+    """One metric of one model and task at one number of shots, from 0 to 1.
+
+    Attributes:
+        k: demonstrations asked for.
+        shots: the fewest that a draw's context holds: ``k``, unless fewer exist or fit.
+        value: over all queries and draws.
+        low: lower end of the 95 % bootstrap interval over items and draws; ``high``: upper end.
+        queries: how many different queries.
+        draws: how many contexts each was asked with; 1 where ``k`` is 0.
+        seconds: for all of them, compiling the contexts included.
+        seconds_per_query: the median over queries; those of one batch share its time equally.
+        items_file: JSONL that the process wrote in its folder, a line an item, in the order of
+            draws, then queries: ``{"line", "draw", "prediction", "reference", "score"}``;
+            ``line`` is the query's line in the validation file.
+    """
 
     type: Literal["result"] = "result"
+    model: str
     task: str
     family: str
     role: Literal["train", "heldout"]
     k: int
+    shots: int
     metric: str
-    base: float
-    tuned: float
+    value: float
+    low: float
+    high: float
     queries: int
+    draws: int
     seconds: float
+    seconds_per_query: float
+    items_file: str
+
+
+class CurveResult(BaseModel):
+    """How often a greedy answer is exactly right, at every number of shots.
+
+    Attributes:
+        exact_match: the mean at 0, 1, 2, … shots.
+        answers: how many answers each mean is over.
+    """
+
+    type: Literal["curve"] = "curve"
+    model: str
+    task: str
+    exact_match: list[float]
+    answers: list[int]
+
+
+class PlainTextResult(BaseModel):
+    """Cross-entropy on the fixed plain text, in nats a token."""
+
+    type: Literal["plain_text"] = "plain_text"
+    model: str
+    cross_entropy: float
+    tokens: int
 
 
 class MeasuredBatch(BaseModel):
@@ -122,7 +166,15 @@ class Failed(BaseModel):
 
 
 Message = Annotated[
-    Started | StepMetrics | CheckpointSaved | Trained | EvaluationResult | Measured | Failed,
+    Started
+    | StepMetrics
+    | CheckpointSaved
+    | Trained
+    | EvaluationResult
+    | CurveResult
+    | PlainTextResult
+    | Measured
+    | Failed,
     Field(discriminator="type"),
 ]
 _ADAPTER: TypeAdapter[Message] = TypeAdapter(Message)

@@ -7,9 +7,11 @@ from pydantic import ValidationError
 
 from manyicl_core.contract.progress import (
     CheckpointSaved,
+    CurveResult,
     EvaluationResult,
     Failed,
     Message,
+    PlainTextResult,
     Started,
     StepMetrics,
     Trained,
@@ -35,8 +37,24 @@ MESSAGES: list[Message] = [
     CheckpointSaved(step=2, folder="folder", valid_loss=1.5, best=True),
     Trained(step=3, folder="folder", peak_memory_bytes=1),
     EvaluationResult(
-        task="sort", family="", role="heldout", k=4, metric="f1", base=0.1, tuned=0.9, queries=10, seconds=1.0
+        model="base",
+        task="sort",
+        family="",
+        role="heldout",
+        k=4,
+        shots=3,
+        metric="f1",
+        value=0.5,
+        low=0.1,
+        high=0.9,
+        queries=10,
+        draws=2,
+        seconds=1.0,
+        seconds_per_query=0.05,
+        items_file="items-0.jsonl",
     ),
+    CurveResult(model="base", task="sort", exact_match=[0.0, 0.5], answers=[2, 2]),
+    PlainTextResult(model="base", cross_entropy=3.5, tokens=2000),
     Failed(code="disk_full", message="größer \u2028"),
 ]
 
