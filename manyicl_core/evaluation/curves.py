@@ -1,92 +1,93 @@
-"""The metric against k, base beside tuned: each context compiled once for all its queries."""
+"""Exact match at every number of shots, from one forward pass a sequence and without generation.
 
-import time
-from collections.abc import Iterator
-from pathlib import Path
+Greedy decoding writes a gold answer exactly if, and only if, every token of it, the stop token
+included, is the most likely one after the gold tokens before it (of those that the label tree
+allows there, in a task with a closed label set). So one pass over a sequence of demonstrations
+that the model was not trained on, the task's queries, tells for each of them whether the model
+would have answered it with the ones before it as its context.
+"""
 
+from collections.abc import Sequence as Many
+
+import numpy as np
 import torch
-from tokenizers import Tokenizer
+from transformers import DynamicCache
 
-from manyicl_core.base_models.load import compute_device, compute_dtype, load_base_model
-from manyicl_core.base_models.tokenizer import load_encoder
-from manyicl_core.contract.evaluation_spec import EvaluationSpec
-from manyicl_core.contract.progress import EvaluationResult
-from manyicl_core.evaluation.metrics import score
-from manyicl_core.inference.decoding import answers
+from manyicl_core.contract.progress import CurveResult
+from manyicl_core.evaluation.points import label_tree
 from manyicl_core.inference.language_model import LanguageModel
-from manyicl_core.inference.prefix import compile_prefix
-from manyicl_core.method.contexts import draw_context
 from manyicl_core.method.encoding import Encoder
 from manyicl_core.method.labels import LabelTree
+from manyicl_core.method.sequences import EncodedTask, Sequence, StreamSettings
 from manyicl_core.method.tasks import Example, Task
 
-_BATCH = 16
-_ADAPTER = "tuned"
+_ROWS = 256
+_LONGEST = 131_072
 
 
-def evaluate(spec: EvaluationSpec) -> Iterator[EvaluationResult]:
-    """Measure every point, in order; answers are greedy, and labels are constrained as served."""
-    torch.set_num_threads(spec.threads)
-    device = compute_device()
-    folder = Path(spec.base_model_folder)
-    encoder = load_encoder(folder)
-    model = LanguageModel(load_base_model(folder, device, compute_dtype(device)))
-    model.attach(_ADAPTER, Path(spec.adapter_folder))
-    texts = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tasks = {task.definition.name: task for task in spec.tasks}
-    for point in spec.points:
-        started = time.perf_counter()
-        task = tasks[point.task]
-        queries = task.queries[: spec.queries]
-        scores = {
-            adapter: _score(model, adapter, encoder, texts, task, queries, point.k, spec)
-            for adapter in (None, _ADAPTER)
-        }
-        yield EvaluationResult(
-            task=point.task,
-            family=task.definition.family,
-            role=task.definition.role,
-            k=point.k,
-            metric=task.definition.metric,
-            base=scores[None],
-            tuned=scores[_ADAPTER],
-            queries=len(queries) * spec.draws,
-            seconds=time.perf_counter() - started,
-        )
+def measure_curve(
+    model: LanguageModel, name: str, task: Task, encoder: Encoder, shots: int, queries: int, draws: int, seed: int
+) -> CurveResult:
+    """Exact match at 0 to ``shots`` shots, over ``draws`` orders of the task's first ``queries`` queries.
+
+    Orders are natural even where labels are balanced in a served context: in a balanced order
+    the labels before an answer give a part of it away. Each order is cut into sequences of
+    ``shots`` + 1 queries, fewer where the model reads no more.
+    """
+    hits: dict[int, list[bool]] = {}
+    labels = label_tree(task, encoder)
+    for sequence in _sequences(task, encoder, shots + 1, queries, draws, seed, model.max_tokens):
+        found = answered_exactly(model, sequence, labels)
+        for answer, hit in zip(sequence.answers, found, strict=True):
+            hits.setdefault(answer.shot, []).append(hit)
+    return CurveResult(
+        model=name,
+        task=task.definition.name,
+        exact_match=[sum(hits[shot]) / len(hits[shot]) for shot in sorted(hits)],
+        answers=[len(hits[shot]) for shot in sorted(hits)],
+    )
 
 
-def _score(
-    model: LanguageModel,
-    adapter: str | None,
-    encoder: Encoder,
-    texts: Tokenizer,
-    task: Task,
-    queries: list[Example],
-    k: int,
-    spec: EvaluationSpec,
-) -> float:
-    """The mean of the task's metric over the draws."""
-    model.activate(adapter)
-    definition = task.definition
-    labels = LabelTree(encoder.answer(label) for label in definition.labels) if definition.labels else None
-    encoded = [encoder.query(query.input) for query in queries]
-    # Bounds a base model that does not know when to stop, and cuts no right answer and no label.
-    possible = {example.output for example in (*task.demonstrations, *queries)} | set(definition.labels or [])
-    longest = max(len(encoder.answer(text)) for text in possible)
-    room = model.max_tokens - max(map(len, encoded)) - longest
-    # Similar lengths together: a batch is padded to its longest query.
-    order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))
-    total = 0.0
-    for draw in range(spec.draws):
-        context = draw_context(encoder, definition, task.demonstrations, k, room, spec.seed, draw)
-        prefix = compile_prefix(model, context.tokens)
-        predictions = [""] * len(encoded)
-        for start in range(0, len(order), _BATCH):
-            batch = order[start : start + _BATCH]
-            written = answers(
-                model, prefix, [encoded[index] for index in batch], longest, frozenset({encoder.stop}), labels
-            )
-            for index, tokens in zip(batch, written, strict=True):
-                predictions[index] = texts.decode(tokens).strip()
-        total += score(definition.metric, predictions, [query.output for query in queries])
-    return total / spec.draws
+def answered_exactly(model: LanguageModel, sequence: Sequence, labels: LabelTree | None) -> list[bool]:
+    """For each answer of ``sequence``, whether greedy decoding in its place would write it exactly."""
+    tokens = torch.from_numpy(sequence.tokens)[None].to(model.device)
+    states = model.hidden_states(tokens, DynamicCache())[0]
+    positions = [position for answer in sequence.answers for position in range(answer.start, answer.end)]
+    allowed: list[list[int] | None] = [
+        labels.allowed(sequence.tokens[answer.start : position].tolist()) if labels else None
+        for answer in sequence.answers
+        for position in range(answer.start, answer.end)
+    ]
+    chosen: list[int] = []
+    for start in range(0, len(positions), _ROWS):
+        rows = torch.tensor(positions[start : start + _ROWS], device=model.device) - 1
+        chosen += _most_likely(model.logits(states[rows]), allowed[start : start + _ROWS])
+    right = np.array(chosen) == sequence.tokens[positions]
+    ends = np.cumsum([answer.end - answer.start for answer in sequence.answers])
+    return [bool(span.all()) for span in np.split(right, ends[:-1])]
+
+
+def _most_likely(logits: torch.Tensor, allowed: Many[list[int] | None]) -> list[int]:
+    """The arg-max token of each row ``[rows, vocabulary]``, out of those allowed there."""
+    if all(tokens is None for tokens in allowed):
+        return [int(token) for token in logits.argmax(dim=1).tolist()]
+    return [
+        int(row.argmax()) if tokens is None else tokens[int(row[torch.tensor(tokens)].argmax())]
+        for row, tokens in zip(logits.cpu(), allowed, strict=True)
+    ]
+
+
+def _sequences(
+    task: Task, encoder: Encoder, size: int, queries: int, draws: int, seed: int, max_tokens: int
+) -> list[Sequence]:
+    """Training sequences, made of queries; every query is an answer once a draw or more often."""
+    pool = task.model_copy(update={"demonstrations": [_scored(query) for query in task.queries[:queries]]})
+    encoded = EncodedTask(pool, encoder)
+    settings = StreamSettings(max_sequence_tokens=min(max_tokens, _LONGEST), max_demonstrations=size)
+    return [encoded.assemble(indices) for draw in range(draws) for indices in encoded.layout(seed, draw, 0, settings)]
+
+
+def _scored(query: Example) -> Example:
+    """A query of whose exchanges the last one alone is a target."""
+    earlier = [turn.model_copy(update={"trained": False}) for turn in query.earlier]
+    return query.model_copy(update={"trained": True, "earlier": earlier})

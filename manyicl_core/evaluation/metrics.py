@@ -3,21 +3,37 @@
 import re
 import string
 from collections import Counter
+from decimal import Decimal
 
 from rouge_score.rouge_scorer import RougeScorer
-from sklearn.metrics import accuracy_score
+from sklearn.metrics import f1_score
 
 from manyicl_core.method.tasks import Metric
 
 
 def score(metric: Metric, predictions: list[str], references: list[str]) -> float:
-    """The mean of ``metric`` over the pairs; both lists are equally long and not empty."""
+    """``metric`` over all pairs; both lists are equally long and not empty.
+
+    ``macro_f1`` is the unweighted mean of the F1 of every label that is predicted or gold; every
+    other metric is the mean of its ``item_score``.
+    """
     assert predictions and len(predictions) == len(references)
-    if metric in ("accuracy", "exact_match"):
-        return float(accuracy_score([text.strip() for text in references], [text.strip() for text in predictions]))
-    one = token_f1 if metric == "f1" else rouge_l
+    if metric == "macro_f1":
+        gold, predicted = ([text.strip() for text in texts] for texts in (references, predictions))
+        return float(f1_score(gold, predicted, average="macro", zero_division=0.0))
     pairs = zip(predictions, references, strict=True)
-    return sum(one(prediction, reference) for prediction, reference in pairs) / len(predictions)
+    return sum(item_score(metric, prediction, reference) for prediction, reference in pairs) / len(predictions)
+
+
+def item_score(metric: Metric, prediction: str, reference: str) -> float:
+    """The score of one pair; that of ``macro_f1``, which has none, is the exact match."""
+    if metric == "f1":
+        return token_f1(prediction, reference)
+    if metric == "rouge_l":
+        return rouge_l(prediction, reference)
+    if metric == "numeric":
+        return numeric_match(prediction, reference)
+    return float(prediction.strip() == reference.strip())
 
 
 def token_f1(prediction: str, reference: str) -> float:
@@ -37,9 +53,28 @@ def rouge_l(prediction: str, reference: str) -> float:
     return float(_ROUGE.score(reference, prediction)["rougeL"].fmeasure)
 
 
+def numeric_match(prediction: str, reference: str) -> float:
+    """1 where the last number in the prediction is the last number in the reference, else 0.
+
+    A number may have a minus sign, also before a currency sign, commas between thousands and
+    decimals after a point; units and punctuation around it do not count: ``-$1,200.50.`` is
+    ``-1200.5``. A dash between two numbers is no sign. Where either text has no number: 0.
+    """
+    predicted, gold = _last_number(prediction), _last_number(reference)
+    return float(predicted is not None and predicted == gold)
+
+
 def _squad_words(text: str) -> list[str]:
     text = "".join(character for character in text.lower() if character not in string.punctuation)
     return re.sub(r"\b(a|an|the)\b", " ", text).split()
 
 
+def _last_number(text: str) -> Decimal | None:
+    number = None
+    for sign, digits in _NUMBER.findall(text):
+        number = Decimal(digits.replace(",", "")) * (-1 if sign else 1)
+    return number
+
+
 _ROUGE = RougeScorer(["rougeL"], use_stemmer=True)
+_NUMBER = re.compile(r"(?:(?<![\w)])([-−])[$€£]?)?((?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)")

@@ -1,139 +1,132 @@
-"""The metric against the number of shots, base beside tuned."""
+"""Exact match at every k from one pass is what generation gives at every k."""
 
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from peft import PeftModel
-from tokenizers import Tokenizer
+from transformers import PreTrainedModel
 
 from manyicl_core.base_models.load import load_base_model
 from manyicl_core.base_models.tokenizer import load_encoder
-from manyicl_core.contract.evaluation_spec import EvaluationSpec, Point
-from manyicl_core.contract.progress import EvaluationResult
-from manyicl_core.evaluation import curves
-from manyicl_core.evaluation.curves import evaluate
-from manyicl_core.method.contexts import draw_context
+from manyicl_core.contract.evaluation_spec import CurvePoint
+from manyicl_core.contract.progress import CurveResult
+from manyicl_core.evaluation.curves import answered_exactly, measure_curve
+from manyicl_core.evaluation.run import evaluate
+from manyicl_core.inference.language_model import LanguageModel
+from manyicl_core.method.encoding import EncodedExample, Encoder
 from manyicl_core.method.labels import LabelTree
-from manyicl_core.method.tasks import Task
+from manyicl_core.method.sequences import Answer, EncodedTask, Sequence, StreamSettings
+from manyicl_core.method.tasks import Example, Task, Turn
+from tests.unit.evaluation.specs import TASKS, make_spec, with_queries
 from tests.unit.inference.greedy import plain_greedy
-from tests.unit.random_adapter import save_random_adapter
-from tests.unit.sample_tasks import examples_of, task_of
-from tests.unit.training.specs import MOODS, SUMS
+from tests.unit.sample_tasks import task_of
 
-torch.set_num_threads(1)
-
-
-def with_queries(task: Task, pairs: list[tuple[str, str]], **changes: Any) -> Task:
-    definition = task.definition.model_copy(update=changes)
-    return task.model_copy(update={"definition": definition, "queries": examples_of(pairs)})
-
-
-TASKS = [
-    with_queries(
-        MOODS,
-        [("a letter is glad", "glad"), ("the letter that came today is sad", "sad"), ("it is calm", "calm")],
-        metric="accuracy",
-        family="letters",
-    ),
-    with_queries(SUMS, [("7 and 7", "14"), ("10 and 10", "20")], metric="f1", role="heldout"),
-]
-
-
-@pytest.fixture(autouse=True)
-def on_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(curves, "compute_device", lambda: torch.device("cpu"))
-    monkeypatch.setattr(curves, "compute_dtype", lambda _: torch.float32)
+LABELS = ["praise", "praise for the lamp", "complaint", "question"]
 
 
 @pytest.fixture(scope="module")
-def adapter(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_random_adapter(tiny_model, tmp_path_factory.mktemp("adapter"), 1)
+def plain(tiny_model: Path) -> PreTrainedModel:
+    return load_base_model(tiny_model, torch.device("cpu"), torch.float32)
 
 
-def results(tiny_model: Path, adapter: Path, **changes: Any) -> list[EvaluationResult]:
-    fields: dict[str, Any] = {
-        "base_model_folder": str(tiny_model),
-        "adapter_folder": str(adapter),
-        "tasks": TASKS,
-        "points": [Point(task=task, k=k) for task in ("sums", "moods") for k in (0, 2, 100)],
-        "queries": 100,
-        "draws": 2,
-        "seed": 5,
-        "threads": 1,
-    }
-    found = evaluate(EvaluationSpec(**fields | changes))
-    return [result.model_copy(update={"seconds": 0.0}) for result in found]
+@pytest.fixture(scope="module")
+def encoder(tiny_model: Path) -> Encoder:
+    return load_encoder(tiny_model)
 
 
-def test_every_point_has_a_result_with_both_numbers(tiny_model: Path, adapter: Path):
-    found = results(tiny_model, adapter)
-    assert [(result.task, result.k) for result in found] == [
-        (task, k) for task in ("sums", "moods") for k in (0, 2, 100)
-    ]
-    for result in found:
-        assert 0 <= result.base <= 1
-        assert 0 <= result.tuned <= 1
-    sums, moods = found[0], found[-1]
-    assert (sums.metric, sums.role, sums.family, sums.queries) == ("f1", "heldout", "", 2 * 2)
-    assert (moods.metric, moods.role, moods.family, moods.queries) == ("accuracy", "train", "letters", 3 * 2)
+def mixed_sequence(
+    plain: PreTrainedModel, encoder: Encoder, seed: int, labels: LabelTree | None
+) -> tuple[Sequence, list[bool]]:
+    """Random demonstrations, about half of whose answers are what the model writes in their place.
+
+    Free answers have random lengths, and whatever ends them stands for the stop token, which the
+    random model would hardly ever write.
+
+    Returns:
+        the sequence, and which answers generation writes exactly.
+    """
+    rng = np.random.default_rng(seed)
+    ids = encoder.instruction("Sort the message.")
+    answers: list[Answer] = []
+    right: list[bool] = []
+    for shot in range(10):
+        ids += encoder.separator() if shot else []
+        ids += encoder.query(f"message {rng.integers(100)} from {rng.integers(100)}")
+        answer = plain_greedy(plain, ids, 50 if labels else int(rng.integers(1, 7)), {encoder.stop}, labels)
+        if rng.random() < 0.5:
+            if labels:
+                answer = encoder.answer(str(rng.choice(LABELS)))
+            else:
+                answer[rng.integers(len(answer))] = int(rng.integers(3, 384))
+        right.append(plain_greedy(plain, ids, len(answer), {encoder.stop}, labels) == answer)
+        answers.append(Answer(len(ids), len(ids) + len(answer), shot))
+        ids += answer
+    return Sequence("sort", (), np.array(ids), tuple(answers), (0,)), right
 
 
-def test_the_same_evaluation_gives_the_same_numbers_point_by_point(tiny_model: Path, adapter: Path):
-    points = [Point(task="moods", k=2), Point(task="sums", k=2)]
-    together = results(tiny_model, adapter, points=points)
-    assert together == results(tiny_model, adapter, points=points)
-    assert together == [results(tiny_model, adapter, points=[point])[0] for point in points]
+@pytest.mark.parametrize("closed", [False, True], ids=["free", "labels"])
+@pytest.mark.parametrize("seed", range(4))
+def test_one_pass_tells_what_generation_writes(
+    base: LanguageModel, plain: PreTrainedModel, encoder: Encoder, seed: int, closed: bool
+):
+    labels = LabelTree(encoder.answer(label) for label in LABELS) if closed else None
+    sequence, right = mixed_sequence(plain, encoder, seed, labels)
+    assert set(right) == {False, True}
+    assert answered_exactly(base, sequence, labels) == right
 
 
-def test_only_the_first_queries_are_asked(tiny_model: Path, adapter: Path):
-    [result] = results(tiny_model, adapter, points=[Point(task="moods", k=1)], queries=2, draws=3)
-    assert result.queries == 2 * 3
+def generated_curve(
+    model: PreTrainedModel, encoder: Encoder, task: Task, shots: int, draws: int, seed: int
+) -> tuple[list[float], list[int]]:
+    """The curve by generation: every query asked after the ones before it in its sequence."""
+    definition = task.definition
+    labels = LabelTree(encoder.answer(label) for label in definition.labels) if definition.labels else None
+    pool = EncodedTask(task.model_copy(update={"demonstrations": task.queries}), encoder)
+    hits: list[list[bool]] = [[] for _ in range(shots + 1)]
+    for draw in range(draws):
+        for chosen in orders(pool, shots + 1, draw, seed):
+            shown: list[EncodedExample] = []
+            for k, index in enumerate(chosen):
+                example = encoder.example(task.queries[index])
+                prompt = [*encoder.context(definition.instruction, shown), *example.prompt]
+                written = plain_greedy(model, prompt, len(example.answer), {encoder.stop}, labels)
+                hits[k].append(tuple(written) == example.answer)
+                shown.append(example)
+    return [sum(row) / len(row) for row in hits if row], [len(row) for row in hits if row]
 
 
-LETTERS = task_of([(f"the letter {letter}", letter) for letter in "abcdef"], "letters", labels=[*"abcdef"])
-QUESTIONS = [f"is it {letter} or {other}?" for letter in "abcdef" for other in "xyz"]
+def orders(pool: EncodedTask, size: int, draw: int, seed: int) -> list[tuple[int, ...]]:
+    settings = StreamSettings(max_demonstrations=size, max_sequence_tokens=2048)
+    return pool.layout(seed, draw, 0, settings)
 
 
-class PlainAnswers:
-    """What base and tuned model answer to the questions about letters, computed the plain way."""
-
-    def __init__(self, tiny_model: Path, adapter: Path, task: Task, draw: int) -> None:
-        self._encoder = load_encoder(tiny_model)
-        self._labels = LabelTree(self._encoder.answer(label) for label in task.definition.labels or [])
-        self._context = draw_context(self._encoder, task.definition, task.demonstrations, 3, 1000, 5, draw)
-        self._tokenizer = Tokenizer.from_file(str(tiny_model / "tokenizer.json"))
-        device = torch.device("cpu")
-        self.base = self._answers(load_base_model(tiny_model, device, torch.float32))
-        tuned = PeftModel.from_pretrained(load_base_model(tiny_model, device, torch.float32), str(adapter))
-        self.tuned = self._answers(tuned.eval())
-
-    def _answers(self, model: torch.nn.Module) -> list[str]:
-        prompts = [[*self._context.tokens, *self._encoder.query(question)] for question in QUESTIONS]
-        written = [plain_greedy(model, prompt, 100, {self._encoder.stop}, self._labels) for prompt in prompts]
-        return [self._tokenizer.decode(tokens).strip() for tokens in written]
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_curve_is_that_of_generation(base: LanguageModel, plain: PreTrainedModel, encoder: Encoder, seed: int):
+    queries = [(f"letter {number}", LABELS[number % 4]) for number in range(10)]
+    task = with_queries(task_of([("x", LABELS[0])], "sort", labels=LABELS, instruction="Sort."), queries)
+    curve = measure_curve(base, "base", task, encoder, 3, 100, 3, seed)
+    assert (curve.exact_match, curve.answers) == generated_curve(plain, encoder, task, 3, 3, seed)
+    assert curve.answers == [9, 9, 9, 9]
+    assert len(set(curve.exact_match)) > 1
 
 
-def agreement(first: list[str], second: list[str]) -> float:
-    return sum(one == other for one, other in zip(first, second, strict=True)) / len(first)
+def test_the_curve_ends_where_the_queries_do(base: LanguageModel, encoder: Encoder):
+    curve = measure_curve(base, "base", TASKS[0], encoder, 50, 2, 2, 0)
+    assert curve.answers == [2, 2]
 
 
-def test_scores_are_those_of_the_plain_models_over_all_draws(tiny_model: Path, adapter: Path):
-    draws = [PlainAnswers(tiny_model, adapter, LETTERS, draw) for draw in (0, 1)]
-    gold = [answer for pair in zip(draws[0].base[::2], draws[0].tuned[1::2], strict=True) for answer in pair]
-    task = with_queries(LETTERS, list(zip(QUESTIONS, gold, strict=True)), metric="accuracy")
-    [result] = results(tiny_model, adapter, tasks=[task], points=[Point(task="letters", k=3)])
-    assert result.base == pytest.approx(sum(agreement(draw.base, gold) for draw in draws) / 2)
-    assert result.tuned == pytest.approx(sum(agreement(draw.tuned, gold) for draw in draws) / 2)
-    assert 0 < result.base != result.tuned > 0
+def test_of_a_conversation_the_last_answer_counts(base: LanguageModel, encoder: Encoder):
+    earlier = [Turn(input="one", output="two"), Turn(input="three", output="four")]
+    queries = [Example(input=f"five {n}", output="six", line=n, earlier=earlier, trained=False) for n in (1, 2)]
+    task = task_of([("x", "y")]).model_copy(update={"queries": queries})
+    assert measure_curve(base, "base", task, encoder, 1, 10, 1, 0).answers == [1, 1]
 
 
-def test_an_answer_longer_than_any_demonstrated_one_is_not_cut(tiny_model: Path, adapter: Path):
-    labels = ["a", *(f"{letter} and so on and on" for letter in "cdefgh")]
-    task = task_of([(f"number {number}", "a") for number in range(4)], "letters", labels=labels)
-    gold = PlainAnswers(tiny_model, adapter, task, 0).base
-    assert sum(answer != "a" for answer in gold) > len(gold) / 2
-    task = with_queries(task, list(zip(QUESTIONS, gold, strict=True)), metric="exact_match")
-    [result] = results(tiny_model, adapter, tasks=[task], points=[Point(task="letters", k=3)], draws=1)
-    assert result.base == 1
+@pytest.mark.usefixtures("on_the_processor")
+def test_an_evaluation_measures_the_curves_it_is_asked_for(tiny_model: Path, adapter: Path, tmp_path: Path):
+    curves = [CurvePoint(model="tuned", task="moods"), CurvePoint(model="base", task="sums")]
+    spec = make_spec(tiny_model, {"base": None, "tuned": adapter}, curves=curves, curve_shots=2)
+    found = list(evaluate(spec, tmp_path))
+    assert all(isinstance(result, CurveResult) for result in found)
+    assert [(result.model, result.task) for result in found] == [("base", "sums"), ("tuned", "moods")]

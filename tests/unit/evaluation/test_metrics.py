@@ -1,10 +1,13 @@
 """Metrics against values that are calculated by hand."""
 
+from typing import get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manyicl_core.evaluation.metrics import rouge_l, score, token_f1
+from manyicl_core.evaluation.metrics import item_score, numeric_match, rouge_l, score, token_f1
+from manyicl_core.method.tasks import Metric
 
 
 @pytest.mark.parametrize(
@@ -41,6 +44,51 @@ def test_rouge_l_is_as_calculated_by_hand(prediction: str, reference: str, value
     assert rouge_l(prediction, reference) == pytest.approx(value)
 
 
+@pytest.mark.parametrize(
+    ("prediction", "reference", "same"),
+    [
+        ("36", "36", True),
+        ("36.", "36", True),  # a full stop is no decimal point
+        ("36.0", "36", True),
+        ("The answer is 36 apples.", "36", True),
+        ("12 + 24 = 36", "36", True),  # the last number counts
+        ("36 = 12 + 24", "36", False),
+        ("1,234", "1234", True),
+        ("$1,234,567.50!", "1234567.5", True),
+        ("1,2", "12", False),  # no thousands: two numbers
+        ("12,345,67", "12345", False),
+        ("-5", "-5", True),
+        ("-5", "5", False),
+        ("\u22125 degrees", "-5", True),  # a typographic minus
+        ("-$5", "-5", True),
+        ("+5", "5", True),
+        ("3-5", "5", True),  # a range, no minus
+        ("x = (4) - 5", "5", True),
+        ("0.5", ".5", True),
+        ("50%", "50", True),
+        ("36kg", "36 kilograms", True),
+        ("7", "8", False),
+        ("none", "8", False),
+        ("none", "none", False),  # no number is no match
+        ("", "8", False),
+    ],
+)
+def test_the_last_numbers_are_compared_by_value(prediction: str, reference: str, same: bool):
+    assert numeric_match(prediction, reference) == float(same)
+
+
+@given(st.integers(-(10**9), 10**9), st.sampled_from(["{:,}", "{}", "so: {}.", "{:,} km", "{}.00"]))
+def test_a_number_is_read_in_every_way_of_writing_it(number: int, written: str):
+    assert numeric_match(written.format(number), str(number)) == 1
+    assert numeric_match(written.format(number), str(number + 1)) == 0
+
+
+def test_macro_f1_weighs_labels_the_same_and_its_item_score_is_the_exact_match():
+    predictions, references = ["yes", "yes", "yes", "yes "], ["yes", "yes", "yes", "no"]
+    assert score("macro_f1", predictions, references) == pytest.approx((6 / 7 + 0) / 2)
+    assert [item_score("macro_f1", *pair) for pair in zip(predictions, references, strict=True)] == [1, 1, 1, 0]
+
+
 @pytest.mark.parametrize("metric", ["accuracy", "exact_match"])
 def test_exact_metrics_count_equal_answers_without_outer_space(metric: str):
     assert score(metric, ["yes", " no\n", "maybe", "Yes"], ["yes", "no", "no", "yes"]) == 0.5
@@ -52,7 +100,7 @@ def test_graded_metrics_are_averaged_over_the_pairs(metric: str, value: float):
     assert score(metric, predictions, references) == pytest.approx(value)
 
 
-@given(st.sampled_from(["accuracy", "exact_match", "f1", "rouge_l"]), st.lists(st.text(max_size=15), min_size=1))
+@given(st.sampled_from(get_args(Metric)), st.lists(st.text(max_size=15), min_size=1))
 def test_every_metric_is_between_0_and_1(metric, predictions):
     assert 0 <= score(metric, predictions, predictions[::-1]) <= 1
 
