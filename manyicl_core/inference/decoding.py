@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from transformers import DynamicCache
 
 from manyicl_core.inference.language_model import LanguageModel
 from manyicl_core.inference.prefix import Prefix
@@ -52,11 +53,10 @@ def decode(
     else:
         generator.seed()
 
-    rows = [_Row(index, pending=list(query)) for index, query in enumerate(queries)]
-    cache = prefix.cache(len(rows))
-    mask = torch.ones(len(rows), len(prefix.tokens), dtype=torch.long)
-    for row in rows:
-        row.length = len(prefix.tokens)
+    rows = [_Row(index, pending=list(query), length=len(prefix.tokens)) for index, query in enumerate(queries)]
+    # Of the rows' own tokens only: the prefix is never copied.
+    cache = DynamicCache()
+    mask = torch.ones(len(rows), 0, dtype=torch.long)
 
     while rows:
         width = max(len(row.pending) for row in rows)
@@ -74,6 +74,7 @@ def decode(
             cache,
             None if bool(mask.all()) else mask.to(model.device),
             positions.to(model.device),
+            prefix.layers,
         )
         logits = model.logits(states[torch.arange(len(rows)), last]).cpu()
 

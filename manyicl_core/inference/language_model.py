@@ -7,12 +7,14 @@ from peft import LoraModel, PeftModel
 from transformers import DynamicCache, PreTrainedModel
 
 from manyicl_core.base_models.lora import leave_inputs_to_autocast
+from manyicl_core.inference.shared_prefix import SHARED_PREFIX_ATTENTION, Layers, SharedPrefix
 
 
 class LanguageModel:
     """A frozen base model; adapters are attached unmerged and switched in milliseconds."""
 
     def __init__(self, base: PreTrainedModel) -> None:
+        base.set_attn_implementation(SHARED_PREFIX_ATTENTION)
         self._base = base
         self._peft: PeftModel | None = None
 
@@ -74,12 +76,19 @@ class LanguageModel:
         cache: DynamicCache,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
+        prefix: Layers = (),
     ) -> torch.Tensor:
         """Run ``tokens`` (int64 ``[batch, length]``) after ``cache``, which grows by them.
+
+        Args:
+            attention_mask: int64 ``[batch, cached + length]``, 0 where a row is padded.
+            position_ids: int64 ``[batch, length]``; needed with a prefix.
+            prefix: keys and values that all rows attend to before what is in ``cache``.
 
         Returns:
             the last layer's states, ``[batch, length, hidden]``.
         """
+        shared = {"shared_prefix": SharedPrefix(prefix)} if prefix else {}
         # Autocast: adapters are float32 and would else pull every layer's product up to it.
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype == torch.bfloat16):
             output = self._base.base_model(
@@ -88,7 +97,10 @@ class LanguageModel:
                 attention_mask=attention_mask,
                 position_ids=position_ids,
                 use_cache=True,
+                **shared,
             )
+        # A model that does not hand the prefix on to its attention would answer without it.
+        assert all(layers.reads == len(prefix) for layers in shared.values())
         states = output.last_hidden_state
         assert isinstance(states, torch.Tensor)
         return states

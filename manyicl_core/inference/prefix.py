@@ -7,6 +7,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from manyicl_core.inference.language_model import LanguageModel
+from manyicl_core.inference.shared_prefix import Layers
 
 _CHUNK = 512
 
@@ -21,18 +22,18 @@ class Prefix:
     """
 
     tokens: tuple[int, ...]
-    layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    layers: Layers
 
     @property
     def size_bytes(self) -> int:
         """Memory that the keys and values take."""
         return sum(tensor.nbytes for layer in self.layers for tensor in layer)
 
-    def cache(self, rows: int) -> DynamicCache:
-        """A cache that starts with this prefix in each of ``rows`` rows; the prefix stays as it is."""
+    def cache(self) -> DynamicCache:
+        """A cache of one row that starts with this prefix; the prefix stays as it is."""
         cache = DynamicCache()
         for index, (keys, values) in enumerate(self.layers):
-            cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), index)
+            cache.update(keys, values, index)
         return cache
 
 
@@ -48,7 +49,7 @@ def compile_prefix(model: LanguageModel, tokens: tuple[int, ...], start: Prefix 
     assert tokens[: len(start.tokens)] == start.tokens
     if len(tokens) == len(start.tokens):
         return start
-    cache = start.cache(1)
+    cache = start.cache()
     for position in range(len(start.tokens), len(tokens), _CHUNK):
         chunk = torch.tensor([tokens[position : position + _CHUNK]], device=model.device)
         model.hidden_states(chunk, cache)

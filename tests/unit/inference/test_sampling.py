@@ -9,6 +9,7 @@ from transformers import DynamicCache
 from manyicl_core.inference.decoding import Sampling, decode
 from manyicl_core.inference.language_model import LanguageModel
 from manyicl_core.inference.prefix import EMPTY_PREFIX
+from manyicl_core.inference.shared_prefix import Layers
 from manyicl_core.method.labels import LabelTree
 
 PROBABILITIES = [0.15, 0.5, 0.05, 0.3]
@@ -31,6 +32,7 @@ class KnownModel(LanguageModel):
         cache: DynamicCache,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
+        prefix: Layers = (),
     ) -> torch.Tensor:
         return torch.zeros(*tokens.shape, 1)
 
