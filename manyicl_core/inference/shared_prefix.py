@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from manyicl_core.base_models.attention import blocked_attention
 
 SHARED_PREFIX_ATTENTION = "manyicl_shared_prefix"
 """The name under which transformers finds this module's attention."""
@@ -42,7 +43,7 @@ def shared_prefix_attention(
     shared_prefix: SharedPrefix | None = None,
     **rest: Any,
 ) -> tuple[torch.Tensor, None]:
-    """What transformers calls for the attention of a layer; without ``shared_prefix`` it is sdpa.
+    """What transformers calls for the attention of a layer; without ``shared_prefix`` that is the base model's own.
 
     Args:
         query: ``[rows, heads, new, head size]``.
@@ -53,7 +54,7 @@ def shared_prefix_attention(
         ``[rows, new, heads, head size]``, and no weights.
     """
     if shared_prefix is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **rest)
+        return blocked_attention(module, query, key, value, attention_mask, scaling=scaling, **rest)
     shared_prefix.reads += 1
     layer = module.layer_idx
     assert isinstance(layer, int) and rest.get("softcap") is None
