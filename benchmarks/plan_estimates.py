@@ -86,7 +86,7 @@ def compare(client: OpenAI, tasks: list[str], options: dict[str, Any], console: 
         console.print(planned["no_estimate"] or f"estimated: {estimate}", markup=False)
     seconds: dict[str, float] = {}
     created = client.post("/fine_tuning/jobs", body=body, cast_to=FineTuningJob)
-    job = watch_job(client, created.id, 0, console, seconds)
+    job = watch_job(client, created.id, console, seconds)
     if job.status != "succeeded":
         raise SystemExit(f"the job {job.status}: {job.error}")
     assert job.model_extra is not None

@@ -60,11 +60,11 @@ def main() -> int:
                     }
                 },
             )
-            job = watch_job(client, job.id, len(names) * len(SHOTS), console, seconds)
+            job = watch_job(client, job.id, console, seconds)
             if job.status != "succeeded":
                 console.print(f"the job {job.status}: {job.error}", markup=False)
                 return 1
-            print_table(job, console)
+            print_table(client, job, console)
             write_report(arguments.json, job, seconds, client)
         finally:
             service.send_signal(signal.SIGTERM)

@@ -90,11 +90,11 @@ def main() -> int:
                     }
                 },
             )
-            job = watch_job(client, job.id, len(definitions) * len(SHOTS), console, clock.seconds)
+            job = watch_job(client, job.id, console, clock.seconds)
         if job.status != "succeeded":
             raise DemoFailed(f"the job {job.status}: {job.error.message if job.error else 'no reason given'}")
         console.rule("[bold]5. Results: base beside tuned", align="left")
-        print_table(job, console)
+        print_table(client, job, console)
         with clock.phase("ask", "6. A task that the model never saw, by demonstrations alone"):
             ask_about_held_out_task(client, job)
         write_report(ROOT / "demo-report.json", job, clock.seconds, client)

@@ -5,7 +5,7 @@ import io
 import json
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
@@ -15,17 +15,26 @@ from rich.table import Table
 
 
 def job_rows(job: FineTuningJob) -> list[dict[str, Any]]:
-    """The job's results: task, family, role, k, metric, base, tuned, queries."""
+    """The job's results: task, role, k, metric, base, tuned, their intervals, the difference and its interval."""
     assert job.model_extra is not None
     rows: list[dict[str, Any]] = job.model_extra["manyicl"]["results"]
     return rows
 
 
-def print_table(job: FineTuningJob, console: Console) -> None:
-    """A row a task, base and tuned side by side at each k; the means below."""
+def job_evaluation(client: OpenAI, job: FineTuningJob) -> dict[str, Any]:
+    """The evaluation that ended the job; the ``openai`` client has no method of its own for it."""
+    assert job.model_extra is not None
+    path = f"/evaluations/{job.model_extra['manyicl']['evaluation']}"
+    return cast(dict[str, Any], client.get(path, cast_to=object))
+
+
+def print_table(client: OpenAI, job: FineTuningJob, console: Console) -> None:
+    """A row a task, base and tuned side by side at each k; the means below; then what was forgotten."""
     rows = job_rows(job)
+    evaluation = job_evaluation(client, job)
     shots = sorted({row["k"] for row in rows})
-    table = Table("role", "task", "metric", *[f"k={k}" for k in shots], title="base→tuned", box=SIMPLE)
+    title = "base→tuned [95 % interval of the difference]"
+    table = Table("role", "task", "metric", *[f"k={k}" for k in shots], title=title, box=SIMPLE)
     for column in table.columns:
         column.no_wrap = True
     for role in ("train", "heldout"):
@@ -35,26 +44,34 @@ def print_table(job: FineTuningJob, console: Console) -> None:
                 tasks[row["task"]][row["k"]] = row
         for name, by_k in tasks.items():
             metric = next(iter(by_k.values()))["metric"]
-            table.add_row(role, name, metric, *[_pair(by_k[k]["base"], by_k[k]["tuned"]) for k in shots])
-        means = [
-            [sum(by_k[k][side] for by_k in tasks.values()) / len(tasks) for side in ("base", "tuned")]
-            for k in shots
-            if tasks
-        ]
-        table.add_row(role, "mean", "", *[_pair(base, tuned) for base, tuned in means], style="bold", end_section=True)
+            table.add_row(role, name, metric, *[_cell(by_k[k]) for k in shots])
+        if tasks:
+            means = [_cell(_mean(evaluation, role, k)) for k in shots]
+            table.add_row(role, "mean", "", *means, style="bold", end_section=True)
     console.print(table)
+    for entry in evaluation["forgetting_report"]:
+        text = entry["plain_text"]
+        console.print(
+            f"plain text: cross-entropy {text['before']:.3f}→{text['after']:.3f} nats a token "
+            f"({text['difference']:+.3f})",
+            markup=False,
+        )
 
 
 def write_report(path: Path, job: FineTuningJob, seconds: dict[str, float], client: OpenAI) -> None:
     """``demo-report.json``: phases, results, and what training took."""
     assert job.model_extra is not None
     manyicl = job.model_extra["manyicl"]
+    evaluation = job_evaluation(client, job)
     metrics = list(csv.DictReader(io.StringIO(client.files.content(job.result_files[0]).text)))
     busy = sum(float(row["seconds"]) for row in metrics)
     report = {
         "model": job.fine_tuned_model,
         "seconds": seconds,
         "results": job_rows(job),
+        "means": evaluation["means"],
+        "differences": [row for row in evaluation["comparisons"] if row["task"] is None],
+        "forgetting": manyicl["forgetting"],
         "training": {
             "tokens": manyicl["plan"]["tokens"],
             "answers": manyicl["plan"]["answers"],
@@ -66,5 +83,21 @@ def write_report(path: Path, job: FineTuningJob, seconds: dict[str, float], clie
     path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
-def _pair(base: float, tuned: float) -> str:
-    return f"{base:.2f}→{tuned:.2f}"
+def _mean(evaluation: dict[str, Any], role: str, k: int) -> dict[str, Any]:
+    """The means of a role's tasks, in the shape of a result."""
+    base, tuned = (row for row in evaluation["means"] if (row["role"], row["k"]) == (role, k))
+    difference = next(
+        row for row in evaluation["comparisons"] if (row["task"], row["role"], row["k"]) == (None, role, k)
+    )
+    interval = [difference["low"], difference["high"]]
+    return {"base": base["value"], "tuned": tuned["value"], "difference_interval": interval}
+
+
+def _cell(row: dict[str, Any]) -> str:
+    low, high = row["difference_interval"]
+    return f"{_short(row['base'])}→{_short(row['tuned'])} [{_short(low, '+')} {_short(high, '+')}]"
+
+
+def _short(value: float, sign: str = "") -> str:
+    """Two decimals without the zero before the point."""
+    return f"{value:{sign}.2f}".replace("0.", ".", 1)

@@ -13,12 +13,8 @@ _POLL_SECONDS = 0.5
 _PRINT_EVERY = 10
 
 
-def watch_job(client: OpenAI, job_id: str, points: int, console: Console, seconds: dict[str, float]) -> FineTuningJob:
-    """Show the job until it is over; note the seconds of training and evaluation.
-
-    Args:
-        points: how many results its evaluation will have.
-    """
+def watch_job(client: OpenAI, job_id: str, console: Console, seconds: dict[str, float]) -> FineTuningJob:
+    """Show the job until it is over; note the seconds of training and evaluation."""
     columns = [
         TextColumn("{task.description}"),
         BarColumn(),
@@ -32,7 +28,7 @@ def watch_job(client: OpenAI, job_id: str, points: int, console: Console, second
     seen: set[str] = set()
     with Progress(*columns, console=console) as progress:
         training = progress.add_task("training  ", total=None, note="waiting for a worker")
-        evaluation = progress.add_task("evaluation", total=points, start=False, note="")
+        evaluation = progress.add_task("evaluation", total=None, start=False, note="")
         while True:
             job = client.fine_tuning.jobs.retrieve(job_id)
             for event in _new_events(client, job_id, seen):
@@ -47,13 +43,15 @@ def watch_job(client: OpenAI, job_id: str, points: int, console: Console, second
                     progress.update(training, total=plan.get("steps"), completed=data["step"], note=note)
                     if data["step"] % _PRINT_EVERY == 0:
                         progress.console.print(event.message, markup=False)
-                elif data is not None and "tuned" in data:
-                    progress.update(evaluation, advance=1, note=f"{data['task']} at k={data['k']}")
+                elif data is not None and "left" in data:
+                    seconds["training"] = round(time.monotonic() - created, 1)
+                    progress.update(evaluation, total=data["left"], completed=0)
+                    progress.start_task(evaluation)
+                    progress.console.print(event.message, markup=False)
+                elif data is not None and data.get("type") in ("result", "curve", "plain_text"):
+                    progress.update(evaluation, advance=1, note=data.get("task", "plain text"))
                     progress.console.print(event.message, markup=False)
                 else:
-                    if event.message.startswith("Training is complete"):
-                        seconds["training"] = round(time.monotonic() - created, 1)
-                        progress.start_task(evaluation)
                     progress.console.print(event.message, markup=False)
             if job.status in _OVER:
                 seconds["evaluation"] = round(time.monotonic() - created - seconds.get("training", 0.0), 1)

@@ -36,7 +36,7 @@ from manyicl_core.inference.server import create_app as create_engine_app
 from manyicl_core.objects import open_store
 from manyicl_core.settings import get_settings
 from manyicl_core.store.engine import get_engine
-from manyicl_core.store.jobs.hints import get_celery
+from manyicl_core.store.hints import get_celery
 from manyicl_core.store.migrate import migrate
 from manyicl_core.store.projects.service import create_key, get_or_create_project
 from manyicl_core.store.session import transaction

@@ -10,8 +10,9 @@ from celery.signals import worker_ready, worker_shutting_down
 from manyicl_core.contract.train_spec import LoraSpec
 from manyicl_core.logging import configure_logging
 from manyicl_core.settings import get_settings
-from manyicl_core.store.jobs.hints import MEASURE, RUN_JOB, get_celery
+from manyicl_core.store.hints import MEASURE, RUN_EVALUATION, RUN_JOB, get_celery
 from worker.dispatcher import Dispatcher
+from worker.evaluation import run_evaluation
 from worker.measuring import measure_training
 from worker.supervisor import run_job
 
@@ -24,6 +25,12 @@ configure_logging("worker", get_settings().log_json)
 def run_job_task(job_id: str) -> None:
     """Run the job, if it still waits for a worker."""
     run_job(job_id)
+
+
+@app.task(name=RUN_EVALUATION, ignore_result=True)
+def run_evaluation_task(evaluation_id: str) -> None:
+    """Run the evaluation, if it still waits for a worker."""
+    run_evaluation(evaluation_id)
 
 
 @app.task(name=MEASURE, ignore_result=True)

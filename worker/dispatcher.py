@@ -1,6 +1,6 @@
-"""Find jobs that wait although no hint for them is on its way, and send the hint again.
+"""Find jobs and evaluations that wait although no hint is on its way, and send the hint again.
 
-Every worker runs one: a hint sent twice does no harm, since a job is claimed once. A lost broker,
+Every worker runs one: a hint sent twice does no harm, since work is claimed once. A lost broker,
 a lost message and a dead worker all end here.
 """
 
@@ -13,9 +13,10 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from manyicl_core.settings import Settings
-from manyicl_core.store.jobs.hints import publish_hint, waiting_hints
-from manyicl_core.store.jobs.leases import claimable_jobs
+from manyicl_core.store.hints import RUN_EVALUATION, RUN_JOB, publish_hint, waiting_hints
+from manyicl_core.store.leases import claimable_ids
 from manyicl_core.store.session import transaction
+from manyicl_core.store.tables import Evaluation, Job
 
 _BATCH = 100
 
@@ -54,11 +55,15 @@ class Dispatcher:
 
 
 def send_missing_hints() -> int:
-    """Send a hint for each job that waits, unless hints are still in the queue; say how many."""
+    """Send a hint for all that waits, unless hints are still in the queue; say how many."""
     with transaction() as session:
-        jobs = claimable_jobs(session, _BATCH)
-    if not jobs or waiting_hints():
+        waiting = [
+            (celery_task, id_)
+            for celery_task, table in ((RUN_JOB, Job), (RUN_EVALUATION, Evaluation))
+            for id_ in claimable_ids(session, table, _BATCH)
+        ]
+    if not waiting or waiting_hints():
         return 0
-    for job_id in jobs:
-        publish_hint(job_id)
-    return len(jobs)
+    for celery_task, id_ in waiting:
+        publish_hint(celery_task, id_)
+    return len(waiting)

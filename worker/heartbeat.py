@@ -1,4 +1,4 @@
-"""Renew a job's lease in a thread, and carry a cancel or a lost lease to the job's process."""
+"""Renew a lease in a thread, and carry a cancel or a lost lease to the process that works under it."""
 
 import threading
 import time
@@ -7,8 +7,9 @@ from types import TracebackType
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from manyicl_core.store.jobs.leases import Claim, LeaseLost, renew_lease
+from manyicl_core.store.leases import Claim, LeaseLost, renew_lease
 from manyicl_core.store.session import transaction
+from manyicl_core.store.tables import Leased
 
 _MOST_SECONDS = 1.0
 
@@ -19,12 +20,12 @@ class Heartbeat:
     """Beats while the ``with`` block runs.
 
     Attributes:
-        cancelled: somebody asked for the job to be cancelled.
-        lost: another worker holds the job, or it is over.
-        stop: set in both cases; the job's process must end.
+        cancelled: somebody asked for the work to be cancelled.
+        lost: another worker holds the work, or it is over.
+        stop: set in both cases; the process must end.
     """
 
-    def __init__(self, claim: Claim, lease_seconds: float) -> None:
+    def __init__(self, claim: Claim[Leased], lease_seconds: float) -> None:
         self.cancelled = False
         self.lost = False
         self.stop = threading.Event()
@@ -61,7 +62,7 @@ class Heartbeat:
                 self.stop.set()
                 return
             except SQLAlchemyError as error:
-                # The trainer goes on: only the database can say that the job was lost, and every
+                # The process goes on: only the database can say that the work was lost, and every
                 # write will ask it.
                 _log.warning(
                     "database_away", reason=str(error).splitlines()[0], lease_over=time.monotonic() > held_until

@@ -9,11 +9,12 @@ from starlette.concurrency import run_in_threadpool
 
 from api.dependencies import ArtifactsDep, CallerDep
 from api.routes.lists import ListObject, list_object
+from manyicl_core.store.hints import RUN_JOB, ask_for_measurement, publish_hint
 from manyicl_core.store.jobs import checkpoints, planning, service
-from manyicl_core.store.jobs.hints import ask_for_measurement, publish_hint
 from manyicl_core.store.jobs.options import CreateJob
 from manyicl_core.store.jobs.plan_schemas import PlanObject
 from manyicl_core.store.jobs.planning import JobPlan
+from manyicl_core.store.jobs.results import job_evaluation, job_evaluations
 from manyicl_core.store.jobs.schemas import CheckpointObject, EventObject, JobObject, event_object, job_object
 from manyicl_core.store.models.weights import delete_unreferenced
 from manyicl_core.store.session import transaction
@@ -32,8 +33,8 @@ def create_job(caller: CallerDep, artifacts: ArtifactsDep, body: CreateJob) -> J
     with transaction() as session:
         job = service.create_job(session, artifacts, caller.project_id, body)
     # After the commit: a worker that gets the hint must find the row.
-    publish_hint(job.id)
-    return job_object(job, [])
+    publish_hint(RUN_JOB, job.id)
+    return job_object(job, None)
 
 
 @router.post("/plan")
@@ -75,8 +76,8 @@ def list_jobs(
     }
     with transaction() as session:
         page = service.list_jobs(session, caller.project_id, after, limit, metadata or None)
-        results = service.job_results(session, [job.id for job in page.rows])
-    return list_object([job_object(job, results[job.id]) for job in page.rows], page.has_more)
+        evaluations = job_evaluations(session, [job.id for job in page.rows])
+    return list_object([job_object(job, evaluations.get(job.id)) for job in page.rows], page.has_more)
 
 
 @router.get("/{job_id}")
@@ -84,8 +85,8 @@ def retrieve_job(caller: CallerDep, job_id: str) -> JobObject:
     """One job."""
     with transaction() as session:
         job = service.get_job(session, caller.project_id, job_id)
-        results = service.job_results(session, [job.id])
-    return job_object(job, results[job.id])
+        evaluation = job_evaluation(session, job.id)
+    return job_object(job, evaluation)
 
 
 @router.post("/{job_id}/cancel")
@@ -93,11 +94,11 @@ def cancel_job(caller: CallerDep, artifacts: ArtifactsDep, job_id: str) -> JobOb
     """Cancel a waiting job, or stop a running one within seconds."""
     with transaction() as session:
         job = service.cancel_job(session, caller.project_id, job_id)
-        results = service.job_results(session, [job.id])
+        evaluation = job_evaluation(session, job.id)
     if job.start_sha256 is not None:
         # The model that it was to go on from may have been deleted while it waited.
         delete_unreferenced(artifacts, {job.start_sha256})
-    return job_object(job, results[job.id])
+    return job_object(job, evaluation)
 
 
 @router.get("/{job_id}/events")

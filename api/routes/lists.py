@@ -5,11 +5,21 @@ from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
+from manyicl_core.store.evaluations.schemas import EvaluationEventObject, EvaluationObject
 from manyicl_core.store.files.schemas import FileObject
 from manyicl_core.store.jobs.schemas import CheckpointObject, EventObject, JobObject
 from manyicl_core.store.models.schemas import ModelObject
 
-Item = TypeVar("Item", FileObject, JobObject, EventObject, CheckpointObject, ModelObject)
+Item = TypeVar(
+    "Item",
+    FileObject,
+    JobObject,
+    EventObject,
+    CheckpointObject,
+    ModelObject,
+    EvaluationObject,
+    EvaluationEventObject,
+)
 
 
 class ListObject(BaseModel, Generic[Item]):

@@ -25,7 +25,7 @@ from manyicl_core.cli.services import Service, ServiceDidNotStart, Services
 from manyicl_core.embedded import EmbeddedPostgres, EmbeddedServiceFailed, EmbeddedValkey, free_port
 from manyicl_core.errors import Unauthorized
 from manyicl_core.settings import get_settings
-from manyicl_core.store.jobs.hints import get_celery
+from manyicl_core.store.hints import get_celery
 from manyicl_core.store.migrate import migrate
 from manyicl_core.store.projects.service import authenticate, create_key, get_or_create_project
 from manyicl_core.store.session import transaction

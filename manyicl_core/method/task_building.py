@@ -28,8 +28,7 @@ def build_tasks(training: list[Row], validation: list[Row], definitions: list[Ta
     task by its name or by giving the system message as its instruction.
 
     Raises:
-        InvalidDataset: tasks do not match, a label is unknown, a tested input is trained on, or
-            nothing is left to train on.
+        InvalidDataset: tasks do not match, a label is unknown, or a tested input is trained on.
     """
     named = {definition.instruction.strip(): definition.name for definition in definitions if definition.instruction}
     groups = _group(training, named)
@@ -50,8 +49,6 @@ def build_tasks(training: list[Row], validation: list[Row], definitions: list[Ta
         problems += _label_problems(task)
         tasks.append(task)
     problems += exact_leaks(tasks)
-    if not any(task.definition.role == "train" for task in tasks):
-        problems.append("every task is held out; give at least one task the role 'train'")
     if problems:
         raise InvalidDataset(problems)
     return tasks

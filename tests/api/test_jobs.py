@@ -26,7 +26,7 @@ def test_a_created_job_has_every_field_and_waits(client: OpenAI) -> None:
     assert job.model_extra is not None
     options = job.model_extra["manyicl"]["options"]
     assert options["objective"] == "many_icl"
-    assert options["evaluation"] == {"shots": [0, 2], "queries": 3, "draws": 1}
+    assert options["evaluation"] == {"shots": [0, 2], "queries": 3, "draws": 1, "curve_shots": 0}
     assert client.fine_tuning.jobs.retrieve(job.id) == job
 
 
@@ -70,6 +70,7 @@ def test_a_waiting_job_is_cancelled_at_once_and_cancelling_twice_is_harmless(cli
         ({"manyicl": {"adaptation": "full", "lora": {"rank": 4}}}, "manyicl.lora"),
         ({"manyicl": {"validation": {"patience": 3}}}, "validation_file"),
         ({"model": f"ft:{BASE_MODEL}:p::12345678:ckpt-step-10"}, "model"),
+        ({"manyicl": {"tasks": [{**task, "role": "heldout"} for task in TASKS]}}, "manyicl.tasks"),
         ({"method": {"type": "dpo"}}, "method.type"),
         ({"suffix": "has space"}, "suffix"),
         ({"speed": 9}, "speed"),

@@ -6,13 +6,9 @@ from pathlib import Path
 from api.app import create_app
 from manyicl_core.settings import Settings
 from manyicl_core.store.contexts.schemas import ManyiclChat
-from manyicl_core.store.jobs.options import (
-    EvaluationOptions,
-    LoraOptions,
-    ManyiclOptions,
-    OptimizerOptions,
-    ValidationOptions,
-)
+from manyicl_core.store.evaluations.options import CreateEvaluation
+from manyicl_core.store.evaluations.schemas import ComparisonObject, ResultObject
+from manyicl_core.store.jobs.options import LoraOptions, ManyiclOptions, OptimizerOptions, ValidationOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 API = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
@@ -24,7 +20,8 @@ def test_every_setting_is_documented() -> None:
 
 
 def test_every_option_is_documented() -> None:
-    for model in (ManyiclOptions, LoraOptions, OptimizerOptions, ValidationOptions, EvaluationOptions, ManyiclChat):
+    options = (ManyiclOptions, LoraOptions, OptimizerOptions, ValidationOptions, CreateEvaluation, ManyiclChat)
+    for model in (*options, ResultObject, ComparisonObject):
         assert {name for name in model.model_fields if f"`{name}`" not in API} == set()
 
 

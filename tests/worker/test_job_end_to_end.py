@@ -91,8 +91,8 @@ def test_the_demo_follows_a_job_and_writes_its_report(
     start_worker()
     console = Console(file=io.StringIO(), width=100)
     seconds: dict[str, float] = {}
-    job = watch_job(client, create_job(client).id, 6, console, seconds)
-    print_table(job, console)
+    job = watch_job(client, create_job(client).id, console, seconds)
+    print_table(client, job, console)
     write_report(tmp_path / "report.json", job, seconds, client)
 
     shown = console.file.getvalue()  # type: ignore[attr-defined]
@@ -100,7 +100,7 @@ def test_the_demo_follows_a_job_and_writes_its_report(
     assert all(f"Evaluated {task} " in shown for task in ("colour", "sum", "parity"))
     assert "base→tuned" in shown
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert set(report) == {"model", "seconds", "results", "training"}
+    assert set(report) == {"model", "seconds", "results", "means", "differences", "forgetting", "training"}
     assert report["model"] == job.fine_tuned_model
     assert {"training", "evaluation", "post_to_first_step"} <= set(report["seconds"])
     assert len(report["results"]) == 6

@@ -5,9 +5,10 @@ from sqlalchemy import update
 from manyicl_core.contract.progress import CheckpointSaved, Trained
 from manyicl_core.objects import open_store
 from manyicl_core.settings import get_settings
-from manyicl_core.store.jobs import checkpoints, hints, recorder
-from manyicl_core.store.jobs.leases import Claim, LeaseLost, claim_job, claimable_jobs, renew_lease
+from manyicl_core.store import hints
+from manyicl_core.store.jobs import checkpoints, recorder
 from manyicl_core.store.jobs.parts import Part
+from manyicl_core.store.leases import Claim, LeaseLost, claim_work, claimable_ids, renew_lease
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Job
 from tests.jobs import create_job
@@ -15,9 +16,9 @@ from tests.services import Servers, wait_for
 from worker.dispatcher import send_missing_hints
 
 
-def claim(job_id: str, lease_seconds: float = 60) -> Claim | None:
+def claim(job_id: str, lease_seconds: float = 60) -> Claim[Job] | None:
     with transaction() as session:
-        return claim_job(session, job_id, lease_seconds)
+        return claim_work(session, Job, job_id, lease_seconds)
 
 
 def expire(job_id: str) -> None:
@@ -27,7 +28,7 @@ def expire(job_id: str) -> None:
 
 def test_a_job_is_claimed_once(client: OpenAI) -> None:
     job_id = create_job(client).id
-    assert claim(job_id) == Claim(job_id, 1)
+    assert claim(job_id) == Claim(Job, job_id, 1)
     assert claim(job_id) is None
 
 
@@ -37,7 +38,7 @@ def test_a_silent_worker_loses_the_job_and_can_write_nothing(client: OpenAI) -> 
     assert stale is not None
     expire(job_id)
     fresh = claim(job_id)
-    assert fresh == Claim(job_id, 2)
+    assert fresh == Claim(Job, job_id, 2)
     with pytest.raises(LeaseLost), transaction() as session:
         renew_lease(session, stale, 60)
     with pytest.raises(LeaseLost), transaction() as session:
@@ -80,7 +81,7 @@ def test_a_job_outlives_every_lost_hint(client: OpenAI) -> None:
     with hints.get_celery().connection_for_write() as connection:
         connection.default_channel.client.flushall()
     with transaction() as session:
-        assert job_id in claimable_jobs(session, 1000)
+        assert job_id in claimable_ids(session, Job, 1000)
     assert send_missing_hints() > 0
     assert hints.waiting_hints() > 0
     assert send_missing_hints() == 0, "hints are not sent again while some wait"
@@ -96,4 +97,4 @@ def test_a_job_is_accepted_while_the_broker_is_away(client: OpenAI, servers: Ser
     finally:
         servers.start_valkey()
     with transaction() as session:
-        assert job.id in claimable_jobs(session, 1000)
+        assert job.id in claimable_ids(session, Job, 1000)

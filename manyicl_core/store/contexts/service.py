@@ -10,8 +10,8 @@ from manyicl_core.method.encoding import ANSWER_TEMPLATE, escape_answer
 from manyicl_core.method.tasks import Example, Task
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.contexts.schemas import InlineContext, ManyiclChat
-from manyicl_core.store.jobs.datasets import load_dataset
 from manyicl_core.store.models.service import ServedModel
+from manyicl_core.store.tasks.datasets import load_dataset
 
 ANSWER_ROOM = 256
 

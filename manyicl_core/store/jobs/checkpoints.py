@@ -10,10 +10,11 @@ from sqlalchemy.orm import Session
 from manyicl_core.contract.progress import CheckpointSaved, Trained
 from manyicl_core.errors import NotFound
 from manyicl_core.ids import new_id
-from manyicl_core.store.jobs.leases import Claim, hold
+from manyicl_core.store.events import add_event
 from manyicl_core.store.jobs.parts import Part, checkpoint_model_id, first_step, model_id
 from manyicl_core.store.jobs.schemas import CheckpointMetrics, CheckpointObject, ManyiclCheckpoint
-from manyicl_core.store.jobs.service import add_event, get_job
+from manyicl_core.store.jobs.service import get_job
+from manyicl_core.store.leases import Claim, hold
 from manyicl_core.store.pages import Page, fetch_page
 from manyicl_core.store.tables import Checkpoint, Job, JobMetrics, Project
 
@@ -38,7 +39,7 @@ class Restorable:
 
 
 def record_checkpoint(
-    session: Session, claim: Claim, part: Part, message: CheckpointSaved, key: str, files: list[str], sha256: str
+    session: Session, claim: Claim[Job], part: Part, message: CheckpointSaved, key: str, files: list[str], sha256: str
 ) -> list[Dropped]:
     """A checkpoint lies complete under ``key``; gives what older ones leave behind."""
     job = hold(session, claim)
@@ -84,7 +85,7 @@ def final_checkpoint(session: Session, job_id: str, task: str | None) -> Checkpo
     )
 
 
-def record_trained(session: Session, claim: Claim, part: Part, message: Trained, sha256: str) -> list[Dropped]:
+def record_trained(session: Session, claim: Claim[Job], part: Part, message: Trained, sha256: str) -> list[Dropped]:
     """A part is trained: its last step and its best one stay as weights, which lie in the store."""
     job = hold(session, claim)
     step = first_step(job, part) + message.step

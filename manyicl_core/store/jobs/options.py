@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 from manyicl_core.contract.train_spec import Schedule
 from manyicl_core.method.objectives import Normalization, Objective
 from manyicl_core.method.tasks import TaskDefinition
+from manyicl_core.store.evaluations.options import EvaluationOptions
 
 Auto = Literal["auto"]
 JobObjective = Objective | Literal["dedicated"]
@@ -51,17 +52,6 @@ class ValidationOptions(_Strict):
     every: int = Field(default=10, ge=1, le=1_000_000)
     sequences: int = Field(default=8, ge=1, le=10_000)
     patience: int | None = Field(default=None, ge=1, le=1000)
-
-
-class EvaluationOptions(_Strict):
-    """The evaluation that ends a job: k of each shots, on queries of the validation file.
-
-    ``queries`` caps the queries a task; ``draws`` is how many draws of demonstrations are averaged.
-    """
-
-    shots: Annotated[list[Annotated[int, Field(ge=0, le=4096)]], Field(min_length=1, max_length=16)] = [0, 4, 16]
-    queries: int = Field(default=100, ge=1, le=10_000)
-    draws: int = Field(default=1, ge=1, le=20)
 
 
 class ManyiclOptions(_Strict):

@@ -7,21 +7,22 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from manyicl_core.contract.progress import EvaluationResult, Started, StepMetrics
+from manyicl_core.contract.progress import Started, StepMetrics
 from manyicl_core.method.encoding import ENCODER_VERSION, template_hash
 from manyicl_core.objects import ArtifactStore
-from manyicl_core.store.job_states import ALLOWED, CANCELLED, FAILED, SUCCEEDED
+from manyicl_core.store.evaluations.recorder import end_with_job
+from manyicl_core.store.events import add_event
+from manyicl_core.store.job_states import CANCELLED, FAILED, SUCCEEDED
 from manyicl_core.store.jobs.checkpoints import final_checkpoint
-from manyicl_core.store.jobs.leases import Claim, hold
 from manyicl_core.store.jobs.parts import Part, checkpoint_model_id, first_step, model_id
 from manyicl_core.store.jobs.result_files import metrics_file, weights_file
-from manyicl_core.store.jobs.service import add_event
-from manyicl_core.store.tables import Checkpoint, Job, JobMetrics, JobResult, Model, Project
+from manyicl_core.store.leases import Claim, finish, hold
+from manyicl_core.store.tables import Checkpoint, Job, JobMetrics, Model, Project
 
 _TOTALS = ("steps", "tokens", "answers", "target_tokens")
 
 
-def record_started(session: Session, claim: Claim, part: Part, message: Started) -> None:
+def record_started(session: Session, claim: Claim[Job], part: Part, message: Started) -> None:
     """The trainer knows its plan and begins, or goes on.
 
     A dedicated job's plan grows with each task: the totals are of the tasks so far.
@@ -44,7 +45,7 @@ def record_started(session: Session, claim: Claim, part: Part, message: Started)
     )
 
 
-def record_step(session: Session, claim: Claim, part: Part, message: StepMetrics) -> None:
+def record_step(session: Session, claim: Claim[Job], part: Part, message: StepMetrics) -> None:
     """One step's metrics; a step that a resumed run repeats is already known and stays."""
     job = hold(session, claim)
     assert job.plan is not None
@@ -97,27 +98,7 @@ def _metrics(message: StepMetrics) -> dict[str, Any]:
     return values
 
 
-def record_result(session: Session, claim: Claim, message: EvaluationResult) -> None:
-    """One line of the result table."""
-    job = hold(session, claim)
-    values = message.model_dump(exclude={"type"})
-    new = session.execute(
-        insert(JobResult).values(job_id=job.id, **values).on_conflict_do_nothing().returning(JobResult.k)
-    ).scalar()
-    if new is None:
-        return
-    add_event(
-        session,
-        job.id,
-        "info",
-        f"Evaluated {message.task} ({message.role}) at k={message.k}: "
-        f"{message.metric} {message.base:.3f} -> {message.tuned:.3f}",
-        "message",
-        values,
-    )
-
-
-def record_success(session: Session, claim: Claim, store: ArtifactStore, parts: list[Part]) -> None:
+def record_success(session: Session, claim: Claim[Job], store: ArtifactStore, parts: list[Part]) -> None:
     """The job is over: its models can be named, its metrics are a file."""
     job = hold(session, claim)
     project = session.get_one(Project, job.project_id)
@@ -159,24 +140,23 @@ def _model(job: Job, name: str, checkpoint: Checkpoint, step: int | None) -> Mod
     )
 
 
-def record_failure(session: Session, claim: Claim, code: str, message: str) -> None:
+def record_failure(session: Session, claim: Claim[Job], code: str, message: str) -> None:
     """The job is over and failed; ``message`` says what to do next."""
     job = hold(session, claim)
     job.error_code = code
     job.error_message = message
+    end_with_job(session, job.id, FAILED, code, message)
     _finish(session, job, FAILED, "error", f"The job failed ({code}): {message}")
 
 
-def record_cancelled(session: Session, claim: Claim) -> None:
+def record_cancelled(session: Session, claim: Claim[Job]) -> None:
     """The trainer is stopped, as was asked."""
-    _finish(session, hold(session, claim), CANCELLED, "info", "The job was cancelled")
+    job = hold(session, claim)
+    end_with_job(session, job.id, CANCELLED, None, None)
+    _finish(session, job, CANCELLED, "info", "The job was cancelled")
 
 
 def _finish(session: Session, job: Job, state: str, level: str, message: str) -> None:
-    assert state in ALLOWED[job.state]
-    finished_at = session.scalar(select(func.now()))
-    job.state = state
-    job.finished_at = finished_at
+    finish(session, job, state)
     job.estimated_finish = None
-    job.lease_expires_at = None
     add_event(session, job.id, level, message)

@@ -5,7 +5,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from manyicl_core.store.tables import Job, JobEvent, JobResult
+from manyicl_core.store.evaluations.schemas import ForgettingObject
+from manyicl_core.store.jobs.results import JobEvaluation, PairedResult
+from manyicl_core.store.tables import Job, JobEvent
 
 
 class JobError(BaseModel):
@@ -17,7 +19,11 @@ class JobError(BaseModel):
 
 
 class JobResultObject(BaseModel):
-    """One line of the result table; ``base`` and ``tuned`` are from 0 to 1."""
+    """One line of the result table: the base model beside the tuned one.
+
+    Metrics are from 0 to 1, with their 95 % intervals; the difference is paired, and known once
+    the evaluation is over.
+    """
 
     task: str
     family: str
@@ -25,8 +31,14 @@ class JobResultObject(BaseModel):
     k: int
     metric: str
     base: float
+    base_interval: tuple[float, float]
     tuned: float
+    tuned_interval: tuple[float, float]
+    difference: float | None
+    difference_interval: tuple[float, float] | None
+    p_value: float | None
     queries: int
+    draws: int
 
 
 class ManyiclJob(BaseModel):
@@ -37,7 +49,9 @@ class ManyiclJob(BaseModel):
     peak_memory_bytes: int | None
     weights_sha256: str | None
     models: dict[str, str]
+    evaluation: str | None
     results: list[JobResultObject]
+    forgetting: list[ForgettingObject]
 
 
 class JobObject(BaseModel):
@@ -110,7 +124,7 @@ class CheckpointObject(BaseModel):
     manyicl: ManyiclCheckpoint
 
 
-def job_object(job: Job, results: list[JobResult]) -> JobObject:
+def job_object(job: Job, evaluation: JobEvaluation | None) -> JobObject:
     """A row as the API shows it."""
     return JobObject(
         id=job.id,
@@ -138,20 +152,30 @@ def job_object(job: Job, results: list[JobResult]) -> JobObject:
             peak_memory_bytes=job.peak_memory_bytes,
             weights_sha256=job.weights_sha256,
             models=job.models,
-            results=[
-                JobResultObject(
-                    task=result.task,
-                    family=result.family,
-                    role=result.role,
-                    k=result.k,
-                    metric=result.metric,
-                    base=result.base,
-                    tuned=result.tuned,
-                    queries=result.queries,
-                )
-                for result in results
-            ],
+            evaluation=evaluation.id if evaluation else None,
+            results=[_result_object(pair) for pair in evaluation.results] if evaluation else [],
+            forgetting=evaluation.forgetting if evaluation else [],
         ),
+    )
+
+
+def _result_object(pair: PairedResult) -> JobResultObject:
+    base, tuned, difference = pair.base, pair.tuned, pair.difference
+    return JobResultObject(
+        task=base.task,
+        family=base.family,
+        role=base.role,
+        k=base.k,
+        metric=base.metric,
+        base=base.value,
+        base_interval=(base.low, base.high),
+        tuned=tuned.value,
+        tuned_interval=(tuned.low, tuned.high),
+        difference=difference.difference if difference else None,
+        difference_interval=(difference.low, difference.high) if difference else None,
+        p_value=difference.p_value if difference else None,
+        queries=base.queries,
+        draws=base.draws,
     )
 
 

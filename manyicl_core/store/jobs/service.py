@@ -3,26 +3,28 @@
 import secrets
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import func, select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from manyicl_core.base_models.catalog import context_length
 from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.errors import Conflict, InvalidRequest, NotFound
 from manyicl_core.ids import new_id
-from manyicl_core.method.dataset import InvalidDataset, Row, parse_rows
+from manyicl_core.method.dataset import InvalidDataset
 from manyicl_core.method.leaks import near_leaks
-from manyicl_core.method.task_building import build_tasks, check_fits
+from manyicl_core.method.task_building import check_fits
 from manyicl_core.method.tasks import Task
 from manyicl_core.objects import ArtifactStore
-from manyicl_core.store.files.service import content_key, get_file
-from manyicl_core.store.job_states import CANCELLED, FINAL, QUEUED, RUNNING, VALIDATING_FILES, sources_of
-from manyicl_core.store.jobs.datasets import fetched, store_dataset
+from manyicl_core.store.events import add_event
+from manyicl_core.store.job_states import CANCELLED, FINAL, QUEUED, VALIDATING_FILES
 from manyicl_core.store.jobs.options import CreateJob, resolved_hyperparameters
 from manyicl_core.store.jobs.start import Start, find_start
 from manyicl_core.store.jobs.validation import validation_of
+from manyicl_core.store.leases import request_cancel
 from manyicl_core.store.pages import Page, fetch_page
-from manyicl_core.store.tables import Job, JobEvent, JobResult
+from manyicl_core.store.tables import Job, JobEvent
+from manyicl_core.store.tasks.datasets import store_dataset
+from manyicl_core.store.tasks.files import read_tasks
 
 _SHOWN_LEAKS = 10
 
@@ -102,6 +104,19 @@ def check_request(session: Session, store: ArtifactStore, project_id: str, reque
     return CheckedJob(job, tasks, start, unvalidated)
 
 
+def _read_tasks(session: Session, store: ArtifactStore, project_id: str, request: CreateJob) -> list[Task]:
+    if request.validation_file is None and "evaluation" in request.manyicl.model_fields_set:
+        raise InvalidRequest(
+            "an evaluation needs queries; upload them as a file and name it in validation_file", "validation_file"
+        )
+    tasks = read_tasks(
+        session, store, project_id, request.training_file, request.validation_file, request.manyicl.tasks
+    )
+    if not any(task.definition.role == "train" for task in tasks):
+        raise InvalidRequest("every task is held out; give at least one task the role 'train'", "manyicl.tasks")
+    return tasks
+
+
 def _warn_of_near_leaks(session: Session, job_id: str, tasks: list[Task]) -> None:
     leaks = near_leaks(tasks)
     for leak in leaks[:_SHOWN_LEAKS]:
@@ -117,30 +132,6 @@ def _warn_of_near_leaks(session: Session, job_id: str, tasks: list[Task]) -> Non
         )
 
 
-def _read_tasks(session: Session, store: ArtifactStore, project_id: str, request: CreateJob) -> list[Task]:
-    training = _read_rows(session, store, project_id, request.training_file, "training_file")
-    validation: list[Row] = []
-    if request.validation_file is not None:
-        validation = _read_rows(session, store, project_id, request.validation_file, "validation_file")
-    elif "evaluation" in request.manyicl.model_fields_set:
-        raise InvalidRequest(
-            "an evaluation needs queries; upload them as a file and name it in validation_file", "validation_file"
-        )
-    try:
-        return build_tasks(training, validation, request.manyicl.tasks)
-    except InvalidDataset as error:
-        raise InvalidRequest(str(error), "training_file", "invalid_file") from error
-
-
-def _read_rows(session: Session, store: ArtifactStore, project_id: str, file_id: str, param: str) -> list[Row]:
-    file = get_file(session, project_id, file_id, param)
-    with fetched(store, content_key(file.id)) as path, path.open("rb") as lines:
-        try:
-            return parse_rows(lines)
-        except InvalidDataset as error:
-            raise InvalidRequest(f"{file.filename}: {error}", param, "invalid_file") from error
-
-
 def get_job(session: Session, project_id: str, job_id: str, param: str | None = None) -> Job:
     """One job of the project.
 
@@ -151,19 +142,6 @@ def get_job(session: Session, project_id: str, job_id: str, param: str | None = 
     if job is None:
         raise NotFound("fine-tuning job", job_id, param)
     return job
-
-
-def job_results(session: Session, job_ids: list[str]) -> dict[str, list[JobResult]]:
-    """The evaluation results of several jobs, ordered by role, task and k."""
-    grouped: dict[str, list[JobResult]] = {job_id: [] for job_id in job_ids}
-    query = (
-        select(JobResult)
-        .where(JobResult.job_id.in_(job_ids))
-        .order_by(JobResult.role.desc(), JobResult.task, JobResult.k)
-    )
-    for result in session.scalars(query):
-        grouped[result.job_id].append(result)
-    return grouped
 
 
 def list_jobs(
@@ -201,38 +179,12 @@ def cancel_job(session: Session, project_id: str, job_id: str) -> Job:
         Conflict: the job is over.
     """
     job = get_job(session, project_id, job_id)
-    waiting = sources_of(CANCELLED) - {RUNNING}
-    cancelled = session.execute(
-        update(Job)
-        .where(Job.id == job.id, Job.state.in_(waiting))
-        .values(state=CANCELLED, finished_at=func.now(), cancel_requested_at=func.now(), fence=Job.fence + 1)
-        .returning(Job.id)
-    ).scalar()
-    if cancelled:
+    done = request_cancel(session, job)
+    if done == "cancelled":
         add_event(session, job.id, "info", "The job was cancelled before it started")
-    else:
-        asked = session.execute(
-            update(Job)
-            .where(Job.id == job.id, Job.state == RUNNING, Job.cancel_requested_at.is_(None))
-            .values(cancel_requested_at=func.now())
-            .returning(Job.id)
-        ).scalar()
-        if asked:
-            add_event(session, job.id, "info", "Cancelling the job")
+    elif done == "asked":
+        add_event(session, job.id, "info", "Cancelling the job")
     session.refresh(job)
     if job.state in FINAL and job.state != CANCELLED:
         raise Conflict(f"The job is over ({job.state}); only a waiting or running job can be cancelled", None)
     return job
-
-
-def add_event(
-    session: Session,
-    job_id: str,
-    level: str,
-    message: str,
-    type_: str = "message",
-    data: dict[str, object] | None = None,
-) -> None:
-    """Add a line to a job's story."""
-    session.add(JobEvent(id=new_id("ftevent-"), job_id=job_id, level=level, type=type_, message=message, data=data))
-    session.flush()

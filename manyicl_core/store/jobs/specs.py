@@ -1,11 +1,7 @@
-"""From a job's row to the specs of its processes."""
+"""From a job's row to the spec of its trainer."""
 
 from pathlib import Path
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
-
-from manyicl_core.contract.evaluation_spec import EvaluationSpec, Point
 from manyicl_core.contract.train_spec import LoraSpec, TrainSpec, ValidationSpec
 from manyicl_core.method.sequences import StreamSettings
 from manyicl_core.method.tasks import Task
@@ -17,7 +13,7 @@ from manyicl_core.store.jobs.options import (
     ValidationOptions,
 )
 from manyicl_core.store.jobs.parts import Part
-from manyicl_core.store.tables import Job, JobResult
+from manyicl_core.store.tables import Job
 
 
 def train_spec(
@@ -74,33 +70,4 @@ def _validation(options: ValidationOptions | None, trained: list[Task]) -> Valid
         sequences=options.sequences,
         every=options.every,
         patience=options.patience,
-    )
-
-
-def evaluation_spec(
-    session: Session, job: Job, tasks: list[Task], part: Part, model_folder: Path, adapter_folder: Path, threads: int
-) -> EvaluationSpec:
-    """What is left to evaluate: an earlier attempt's results stand.
-
-    A dedicated job's adapter answers its own task.
-    """
-    options = ManyiclOptions.model_validate(job.options).evaluation
-    done = {
-        (task, k) for task, k in session.execute(select(JobResult.task, JobResult.k).where(JobResult.job_id == job.id))
-    }
-    with_queries = [task for task in tasks if task.queries and part.task in (None, task.definition.name)]
-    return EvaluationSpec(
-        base_model_folder=str(model_folder),
-        adapter_folder=str(adapter_folder),
-        tasks=with_queries,
-        points=[
-            Point(task=task.definition.name, k=k)
-            for task in with_queries
-            for k in options.shots
-            if (task.definition.name, k) not in done
-        ],
-        queries=options.queries,
-        draws=options.draws,
-        seed=job.seed,
-        threads=threads,
     )

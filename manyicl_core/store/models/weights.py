@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 from manyicl_core.objects import ArtifactStore, weights_key
 from manyicl_core.store.job_states import FINAL
 from manyicl_core.store.session import transaction
-from manyicl_core.store.tables import Checkpoint, Job, Model
+from manyicl_core.store.tables import Checkpoint, Evaluation, Job, Model
 
 
 def hold_weights(session: Session, sha256: str) -> None:
@@ -32,6 +32,9 @@ def _referred(session: Session, sha256: str) -> bool:
         select(Model.id).where(Model.weights_sha256 == sha256),
         # A checkpoint with a key keeps its own copy.
         select(Checkpoint.id).where(Checkpoint.weights_sha256 == sha256, Checkpoint.key.is_(None)),
+        select(Evaluation.id).where(
+            Evaluation.models.contains([{"weights_sha256": sha256}]), Evaluation.state.not_in(FINAL)
+        ),
         select(Job.id).where(or_(Job.start_sha256 == sha256, Job.weights_sha256 == sha256), Job.state.not_in(FINAL)),
     )
     return any(session.scalar(query.limit(1)) is not None for query in queries)

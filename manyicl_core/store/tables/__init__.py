@@ -1,13 +1,14 @@
-"""The database's tables, one a file; importing this package registers all of them."""
+"""The database's tables; importing this package registers all of them."""
 
 from manyicl_core.store.tables.api_keys import ApiKey
 from manyicl_core.store.tables.base import Base
 from manyicl_core.store.tables.checkpoints import Checkpoint
+from manyicl_core.store.tables.evaluations import Evaluation, EvaluationCurve, EvaluationResult, PlainText
+from manyicl_core.store.tables.events import EvaluationEvent, JobEvent
 from manyicl_core.store.tables.files import File
-from manyicl_core.store.tables.job_events import JobEvent
 from manyicl_core.store.tables.job_metrics import JobMetrics
-from manyicl_core.store.tables.job_results import JobResult
 from manyicl_core.store.tables.jobs import Job
+from manyicl_core.store.tables.leased import Leased
 from manyicl_core.store.tables.measurements import Measurement
 from manyicl_core.store.tables.models import Model
 from manyicl_core.store.tables.projects import Project
@@ -16,12 +17,17 @@ __all__ = [
     "ApiKey",
     "Base",
     "Checkpoint",
+    "Evaluation",
+    "EvaluationCurve",
+    "EvaluationEvent",
+    "EvaluationResult",
     "File",
     "Job",
     "JobEvent",
     "JobMetrics",
-    "JobResult",
+    "Leased",
     "Measurement",
     "Model",
+    "PlainText",
     "Project",
 ]

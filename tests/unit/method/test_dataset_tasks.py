@@ -136,12 +136,6 @@ def test_a_held_out_task_may_not_test_on_its_demonstrations_either():
     assert "line 1 of the validation file" in problem
 
 
-def test_a_job_in_which_every_task_is_held_out_is_refused():
-    [problem] = problems_of(TRAINING, [], [define("sort", role="heldout"), define("count", role="heldout")])
-    assert "every task is held out" in problem
-    assert build_tasks(TRAINING, [], [define("sort", role="heldout"), define("count")])
-
-
 def test_an_example_that_fits_no_sequence_is_named_by_its_line():
     task = task_of([("a", "b"), ("x" * 100, "b"), ("a", "y" * 100)])
     with pytest.raises(InvalidDataset) as refused:

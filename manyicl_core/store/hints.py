@@ -1,4 +1,4 @@
-"""Tell the workers that a job waits. Only a hint: the database knows, and losing one costs seconds."""
+"""Tell the workers that work waits. Only a hint: the database knows, and losing one costs seconds."""
 
 from functools import lru_cache
 from typing import Any
@@ -12,6 +12,7 @@ from manyicl_core.contract.train_spec import LoraSpec
 from manyicl_core.settings import get_settings, required
 
 RUN_JOB = "manyicl.run_job"
+RUN_EVALUATION = "manyicl.run_evaluation"
 MEASURE = "manyicl.measure"
 QUEUE = "manyicl.jobs"
 
@@ -53,12 +54,17 @@ def get_celery() -> Celery:
     return celery
 
 
-def publish_hint(job_id: str) -> None:
-    """Send one hint; with the broker away it is dropped, and the dispatcher finds the job later."""
+def publish_hint(celery_task: str, id_: str) -> None:
+    """Send one hint; with the broker away it is dropped, and the dispatcher finds the work later.
+
+    Args:
+        celery_task: ``RUN_JOB`` or ``RUN_EVALUATION``.
+        id_: of the job or the evaluation.
+    """
     try:
-        get_celery().send_task(RUN_JOB, args=[job_id])
+        get_celery().send_task(celery_task, args=[id_])
     except OperationalError as error:
-        _log.warning("hint_not_sent", job=job_id, reason=str(error))
+        _log.warning("hint_not_sent", id=id_, reason=str(error))
 
 
 def ask_for_measurement(base_model: str, lora: LoraSpec | None) -> bool:

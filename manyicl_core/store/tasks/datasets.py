@@ -1,4 +1,4 @@
-"""A job's own copy of its tasks: content-addressed, so that deleting a file breaks nothing."""
+"""A copy of the tasks of a job or an evaluation: content-addressed, so that deleting a file breaks nothing."""
 
 import hashlib
 import tempfile

@@ -1,0 +1,106 @@
+"""Evaluations: create, list, retrieve, cancel, events, predictions."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import StreamingResponse
+
+from api.dependencies import ArtifactsDep, CallerDep
+from api.routes.event_stream import News, event_stream
+from api.routes.lists import ListObject, list_object
+from manyicl_core.store.evaluations import service
+from manyicl_core.store.evaluations.options import CreateEvaluation
+from manyicl_core.store.evaluations.plan import weights_hashes
+from manyicl_core.store.evaluations.predictions import prediction_lines
+from manyicl_core.store.evaluations.reports import Report, read_report, read_reports
+from manyicl_core.store.evaluations.schemas import (
+    EvaluationEventObject,
+    EvaluationObject,
+    evaluation_event_object,
+    evaluation_object,
+)
+from manyicl_core.store.hints import RUN_EVALUATION, publish_hint
+from manyicl_core.store.job_states import FINAL
+from manyicl_core.store.models.weights import delete_unreferenced
+from manyicl_core.store.session import transaction
+
+router = APIRouter(prefix="/evaluations", tags=["evaluations"])
+
+_Limit = Annotated[int, Query(ge=1, le=1000)]
+_STREAMED_AT_ONCE = 1000
+
+
+@router.post("")
+def create_evaluation(caller: CallerDep, artifacts: ArtifactsDep, body: CreateEvaluation) -> EvaluationObject:
+    """Check models, files and options, and queue an evaluation."""
+    with transaction() as session:
+        evaluation = service.create_evaluation(session, artifacts, caller.project_id, body)
+    # After the commit: a worker that gets the hint must find the row.
+    publish_hint(RUN_EVALUATION, evaluation.id)
+    return evaluation_object(evaluation, Report())
+
+
+@router.get("")
+def list_evaluations(caller: CallerDep, after: str | None = None, limit: _Limit = 20) -> ListObject[EvaluationObject]:
+    """The project's evaluations, newest first; those that end jobs are among them."""
+    with transaction() as session:
+        page = service.list_evaluations(session, caller.project_id, after, limit)
+        reports = read_reports(session, list(page.rows))
+    return list_object([evaluation_object(row, reports[row.id]) for row in page.rows], page.has_more)
+
+
+@router.get("/{evaluation_id}")
+def retrieve_evaluation(caller: CallerDep, evaluation_id: str) -> EvaluationObject:
+    """One evaluation, with what it has measured so far."""
+    with transaction() as session:
+        evaluation = service.get_evaluation(session, caller.project_id, evaluation_id)
+        return evaluation_object(evaluation, read_report(session, evaluation))
+
+
+@router.post("/{evaluation_id}/cancel")
+def cancel_evaluation(caller: CallerDep, artifacts: ArtifactsDep, evaluation_id: str) -> EvaluationObject:
+    """Cancel a waiting evaluation, or stop a running one within seconds."""
+    with transaction() as session:
+        evaluation = service.cancel_evaluation(session, caller.project_id, evaluation_id)
+        report = read_report(session, evaluation)
+    # A model may have been deleted while its evaluation waited.
+    delete_unreferenced(artifacts, weights_hashes(evaluation))
+    return evaluation_object(evaluation, report)
+
+
+@router.get("/{evaluation_id}/events", response_model=ListObject[EvaluationEventObject])
+def list_events(
+    caller: CallerDep,
+    evaluation_id: str,
+    after: str | None = None,
+    limit: _Limit = 20,
+    stream: bool = False,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> ListObject[EvaluationEventObject] | Response:
+    """What happened, newest first; with ``stream`` server-sent events, oldest first, until the end."""
+    with transaction() as session:
+        service.get_evaluation(session, caller.project_id, evaluation_id)
+        after = after or (last_event_id if stream else None)
+        page = service.list_evaluation_events(session, evaluation_id, after, limit)
+    if not stream:
+        return list_object([evaluation_event_object(event) for event in page.rows], page.has_more)
+
+    def look(after: str | None) -> News:
+        with transaction() as session:
+            # The state first: what ended the evaluation is an event that then is there too.
+            over = service.get_evaluation(session, caller.project_id, evaluation_id).state in FINAL
+            page = service.list_evaluation_events(session, evaluation_id, after, _STREAMED_AT_ONCE, ascending=True)
+        events = [(event.id, evaluation_event_object(event)) for event in page.rows]
+        return News(events, over and not page.has_more)
+
+    return event_stream(look, after)
+
+
+@router.get("/{evaluation_id}/predictions")
+def download_predictions(caller: CallerDep, artifacts: ArtifactsDep, evaluation_id: str) -> StreamingResponse:
+    """Every prediction so far as JSONL: model, task, k, line, draw, prediction, reference, score."""
+    with transaction() as session:
+        evaluation = service.get_evaluation(session, caller.project_id, evaluation_id)
+        results = read_report(session, evaluation).results
+    headers = {"content-disposition": f'attachment; filename="{evaluation_id}-predictions.jsonl"'}
+    return StreamingResponse(prediction_lines(artifacts, results), media_type="application/jsonl", headers=headers)

@@ -1,0 +1,1 @@
+"""Evaluations: models beside each other, over tasks and numbers of shots."""

@@ -1,0 +1,144 @@
+"""What a running evaluation's supervisor writes: every write locks the held row and checks the fence.
+
+The claim is the evaluation's own, or that of the job whose evaluation it is.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from manyicl_core.contract.progress import CurveResult, EvaluationResult, PlainTextResult
+from manyicl_core.objects import ArtifactStore
+from manyicl_core.store.evaluations.predictions import prediction_lines
+from manyicl_core.store.evaluations.reports import read_report
+from manyicl_core.store.evaluations.schemas import ComparisonObject, MeanObject
+from manyicl_core.store.events import add_evaluation_event, add_event
+from manyicl_core.store.files.service import create_result_file
+from manyicl_core.store.job_states import CANCELLED, FAILED, FINAL, SUCCEEDED
+from manyicl_core.store.leases import Claim, finish, hold
+from manyicl_core.store.tables import Evaluation, EvaluationCurve, Leased, PlainText
+from manyicl_core.store.tables import EvaluationResult as ResultRow
+
+
+def record_started(session: Session, claim: Claim[Leased], evaluation_id: str, left: int) -> None:
+    """A process begins to measure what is left."""
+    evaluation = _held(session, claim, evaluation_id)
+    _tell(session, evaluation, f"Evaluation {evaluation.id} starts: {left} results to measure", {"left": left})
+
+
+def record_result(
+    session: Session, claim: Claim[Leased], evaluation_id: str, message: EvaluationResult, items_key: str
+) -> None:
+    """One point; its items lie in the artifact store."""
+    evaluation = _held(session, claim, evaluation_id)
+    values = message.model_dump(exclude={"type", "items_file"})
+    row = insert(ResultRow).values(evaluation_id=evaluation.id, items_key=items_key, **values)
+    if session.execute(row.on_conflict_do_nothing().returning(ResultRow.k)).scalar() is None:
+        return
+    text = (
+        f"Evaluated {message.task} ({message.role}) at k={message.k}: {message.metric} "
+        f"{message.value:.3f} [{message.low:.3f}, {message.high:.3f}], {message.model}"
+    )
+    _tell(session, evaluation, text, message.model_dump(exclude={"items_file"}))
+
+
+def record_curve(session: Session, claim: Claim[Leased], evaluation_id: str, message: CurveResult) -> None:
+    """One model's exact-match curve of one task."""
+    evaluation = _held(session, claim, evaluation_id)
+    row = insert(EvaluationCurve).values(evaluation_id=evaluation.id, **message.model_dump(exclude={"type"}))
+    if session.execute(row.on_conflict_do_nothing().returning(EvaluationCurve.task)).scalar() is not None:
+        text = f"Evaluated {message.task} at every k up to {len(message.exact_match) - 1}, {message.model}"
+        _tell(session, evaluation, text, message.model_dump())
+
+
+def record_plain_text(session: Session, claim: Claim[Leased], evaluation_id: str, message: PlainTextResult) -> None:
+    """One model's cross-entropy on the plain text."""
+    evaluation = _held(session, claim, evaluation_id)
+    row = insert(PlainText).values(evaluation_id=evaluation.id, **message.model_dump(exclude={"type"}))
+    if session.execute(row.on_conflict_do_nothing().returning(PlainText.model)).scalar() is not None:
+        text = f"Plain text: cross-entropy {message.cross_entropy:.3f} nats a token, {message.model}"
+        _tell(session, evaluation, text, message.model_dump())
+
+
+def record_success(
+    session: Session,
+    claim: Claim[Leased],
+    evaluation_id: str,
+    store: ArtifactStore,
+    means: Sequence[MeanObject],
+    comparisons: Sequence[ComparisonObject],
+) -> None:
+    """All is measured: the comparisons are known, the predictions are a file."""
+    evaluation = _held(session, claim, evaluation_id)
+    evaluation.means = [mean.model_dump() for mean in means]
+    evaluation.comparisons = [comparison.model_dump() for comparison in comparisons]
+    if evaluation.tasks:
+        evaluation.result_files = [_predictions_file(session, store, evaluation)]
+    finish(session, evaluation, SUCCEEDED)
+    _tell(session, evaluation, "Evaluation successfully completed", None)
+
+
+def record_failure(session: Session, claim: Claim[Evaluation], code: str, message: str) -> None:
+    """The evaluation is over and failed; ``message`` says what to do next."""
+    _fail(session, hold(session, claim), code, message)
+
+
+def record_cancelled(session: Session, claim: Claim[Evaluation]) -> None:
+    """The process is stopped, as was asked."""
+    _cancel(session, hold(session, claim))
+
+
+def end_with_job(session: Session, job_id: str, state: str, code: str | None, message: str | None) -> None:
+    """A job that fails or is cancelled takes its evaluation along; the caller holds the job."""
+    evaluation = session.scalar(select(Evaluation).where(Evaluation.job_id == job_id).with_for_update())
+    if evaluation is None or evaluation.state in FINAL:
+        return
+    if state == CANCELLED:
+        _cancel(session, evaluation)
+    else:
+        assert state == FAILED and code is not None and message is not None
+        _fail(session, evaluation, code, message)
+
+
+def _held(session: Session, claim: Claim[Leased], evaluation_id: str) -> Evaluation:
+    """The evaluation for which ``claim`` may write."""
+    row = hold(session, claim)
+    if isinstance(row, Evaluation):
+        assert row.id == evaluation_id
+        return row
+    evaluation = session.get_one(Evaluation, evaluation_id)
+    assert evaluation.job_id == row.id
+    return evaluation
+
+
+def _fail(session: Session, evaluation: Evaluation, code: str, message: str) -> None:
+    evaluation.error_code = code
+    evaluation.error_message = message
+    finish(session, evaluation, FAILED)
+    add_evaluation_event(session, evaluation.id, "error", f"The evaluation failed ({code}): {message}")
+
+
+def _cancel(session: Session, evaluation: Evaluation) -> None:
+    finish(session, evaluation, CANCELLED)
+    add_evaluation_event(session, evaluation.id, "info", "The evaluation was cancelled")
+
+
+def _tell(session: Session, evaluation: Evaluation, message: str, data: dict[str, object] | None) -> None:
+    """Add to the evaluation's story, and to that of its job: who follows a job sees how it is evaluated."""
+    add_evaluation_event(session, evaluation.id, "info", message, data)
+    if evaluation.job_id is not None:
+        add_event(session, evaluation.job_id, "info", message, "message", data)
+
+
+def _predictions_file(session: Session, store: ArtifactStore, evaluation: Evaluation) -> str:
+    """All predictions as one file to download."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "predictions.jsonl"
+        with path.open("wb") as file:
+            file.writelines(prediction_lines(store, read_report(session, evaluation).results))
+        name = f"{evaluation.id}-predictions.jsonl"
+        return create_result_file(session, store, evaluation.project_id, path, name).id

@@ -1,0 +1,222 @@
+"""Create, find and cancel evaluations: what the api asks for."""
+
+import secrets
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from manyicl_core.base_models.catalog import BaseModelEntry, base_model_folder, context_length, is_pulled
+from manyicl_core.base_models.tokenizer import load_encoder
+from manyicl_core.errors import Conflict, InvalidRequest, NotFound, Unavailable, UserError
+from manyicl_core.ids import new_id
+from manyicl_core.method.dataset import InvalidDataset
+from manyicl_core.method.task_building import check_fits
+from manyicl_core.method.tasks import Task
+from manyicl_core.objects import ArtifactStore
+from manyicl_core.store.evaluations.options import CreateEvaluation, EvaluationOptions
+from manyicl_core.store.evaluations.plan import EvaluatedWeights, planned_measurements
+from manyicl_core.store.events import add_evaluation_event
+from manyicl_core.store.job_states import CANCELLED, FINAL, QUEUED
+from manyicl_core.store.leases import request_cancel
+from manyicl_core.store.models.service import ServedModel, served_model
+from manyicl_core.store.models.weights import hold_weights
+from manyicl_core.store.pages import Page, fetch_page
+from manyicl_core.store.tables import Evaluation, EvaluationEvent
+from manyicl_core.store.tasks.datasets import load_dataset, store_dataset
+from manyicl_core.store.tasks.files import read_tasks
+
+
+def create_evaluation(session: Session, store: ArtifactStore, project_id: str, request: CreateEvaluation) -> Evaluation:
+    """Check everything and put an evaluation into the queue.
+
+    Raises:
+        InvalidRequest: a field or a line of a file is wrong.
+        NotFound: a file or a model does not exist.
+        Unavailable: the base model is not on this machine.
+    """
+    models = _models(session, project_id, request)
+    base = next(iter(models.values())).base
+    if not is_pulled(base_model_folder(base)):
+        raise Unavailable(f"{base.id} is not on this machine yet; run `manyicl models pull`", "model")
+    tasks = _tasks(session, store, project_id, request, models)
+    evaluation = Evaluation(
+        id=new_id("eval-"),
+        project_id=project_id,
+        state=QUEUED,
+        base_model=base.id,
+        models=[
+            EvaluatedWeights(name=name, weights_sha256=model.weights_sha256).model_dump()
+            for name, model in models.items()
+        ],
+        dataset=store_dataset(store, tasks),
+        tasks=_measured_tasks(tasks, request.tasks),
+        options=stored_options(request, request.forgetting),
+        seed=request.seed if request.seed is not None else secrets.randbelow(2**31),
+    )
+    session.add(evaluation)
+    session.flush()
+    total = planned_measurements(evaluation)
+    add_evaluation_event(session, evaluation.id, "info", f"Created evaluation {evaluation.id}: {total} results; queued")
+    return evaluation
+
+
+def stored_options(options: EvaluationOptions, forgetting: bool) -> dict[str, object]:
+    """The options as an evaluation's row keeps them."""
+    return {**options.model_dump(include=set(EvaluationOptions.model_fields)), "forgetting": forgetting}
+
+
+def _models(session: Session, project_id: str, request: CreateEvaluation) -> dict[str, ServedModel]:
+    """What is compared, by name, in the order of the request."""
+    if (request.model is None) == (request.models is None):
+        raise InvalidRequest("name one model in `model`, or several in `models`", "model")
+    names = [request.model] if request.model is not None else request.models or []
+    models: dict[str, ServedModel] = {}
+    for index, name in enumerate(names):
+        param = "model" if request.model is not None else f"models.{index}"
+        if name in models:
+            raise InvalidRequest(f"{name!r} is named twice; name each model once", param)
+        try:
+            models[name] = _held_model(session, project_id, name)
+        except UserError as error:
+            error.param = param
+            raise
+        if (base := models[name].base.id) != (first := models[names[0]].base.id):
+            raise InvalidRequest(f"{name!r} stands on {base} and the first model on {first}; compare one base", param)
+    return models
+
+
+def _held_model(session: Session, project_id: str, name: str) -> ServedModel:
+    """A model whose weights stay until the commit; from then on the evaluation's row keeps them."""
+    model = served_model(session, project_id, name)
+    if model.weights_sha256 is None:
+        return model
+    hold_weights(session, model.weights_sha256)
+    # Again, now that nobody can delete it.
+    return served_model(session, project_id, name)
+
+
+def _tasks(
+    session: Session,
+    store: ArtifactStore,
+    project_id: str,
+    request: CreateEvaluation,
+    models: dict[str, ServedModel],
+) -> list[Task]:
+    if request.training_file is not None or request.validation_file is not None:
+        base = next(iter(models.values())).base
+        return _tasks_of_files(session, store, project_id, request, base)
+    if request.task_definitions:
+        raise InvalidRequest(
+            "definitions belong to a training_file and a validation_file; give both", "task_definitions"
+        )
+    dataset = next((model.dataset for model in models.values() if model.dataset is not None), None)
+    if dataset is None:
+        raise InvalidRequest(
+            "a base model has no tasks of its own; give a training_file and a validation_file, "
+            "or name a model that a job made",
+            "training_file",
+        )
+    return load_dataset(store, dataset)
+
+
+def _tasks_of_files(
+    session: Session, store: ArtifactStore, project_id: str, request: CreateEvaluation, base: BaseModelEntry
+) -> list[Task]:
+    if request.training_file is None:
+        raise InvalidRequest("demonstrations come from a training_file; name one", "training_file")
+    if request.validation_file is None:
+        raise InvalidRequest("queries come from a validation_file; name one", "validation_file")
+    tasks = read_tasks(
+        session, store, project_id, request.training_file, request.validation_file, request.task_definitions
+    )
+    longest = context_length(base)
+    try:
+        check_fits(tasks, load_encoder(base_model_folder(base)), longest, longest)
+    except InvalidDataset as error:
+        raise InvalidRequest(str(error), "validation_file", "example_too_long") from error
+    return tasks
+
+
+def _measured_tasks(tasks: list[Task], asked: list[str] | None) -> list[str]:
+    """The names of the tasks to measure: those asked for, or all that have queries."""
+    queries = {task.definition.name: len(task.queries) for task in tasks}
+    for index, name in enumerate(asked or []):
+        if name not in queries:
+            raise InvalidRequest(
+                f"there is no task {name!r}; the tasks are {', '.join(list(queries)[:20])}", f"tasks.{index}"
+            )
+        if not queries[name]:
+            raise InvalidRequest(
+                f"task {name!r} has no queries; give some in a validation_file, or leave it out", f"tasks.{index}"
+            )
+    measured = [name for name, count in queries.items() if count and (asked is None or name in asked)]
+    if not measured:
+        raise InvalidRequest(
+            "no task has queries: the model's job had no validation file; give a training_file and a validation_file",
+            "validation_file",
+        )
+    return measured
+
+
+def get_evaluation(session: Session, project_id: str, evaluation_id: str, param: str | None = None) -> Evaluation:
+    """One evaluation of the project.
+
+    Raises:
+        NotFound: the project has no such evaluation.
+    """
+    query = select(Evaluation).where(Evaluation.id == evaluation_id, Evaluation.project_id == project_id)
+    evaluation = session.scalar(query)
+    if evaluation is None:
+        raise NotFound("evaluation", evaluation_id, param)
+    return evaluation
+
+
+def list_evaluations(session: Session, project_id: str, after: str | None, limit: int) -> Page[Evaluation]:
+    """A page of evaluations, newest first, those of jobs among them."""
+    cursor = None
+    if after is not None:
+        last = get_evaluation(session, project_id, after, "after")
+        cursor = (last.created_at, last.id)
+    query = select(Evaluation).where(Evaluation.project_id == project_id)
+    return fetch_page(session, query, (Evaluation.created_at, Evaluation.id), cursor, limit)
+
+
+def list_evaluation_events(
+    session: Session, evaluation_id: str, after: str | None, limit: int, ascending: bool = False
+) -> Page[EvaluationEvent]:
+    """A page of an evaluation's events, newest first unless ``ascending``.
+
+    Raises:
+        NotFound: ``after`` is not an event of this evaluation.
+    """
+    query = select(EvaluationEvent).where(EvaluationEvent.evaluation_id == evaluation_id)
+    cursor = None
+    if after is not None:
+        number = session.scalar(query.with_only_columns(EvaluationEvent.number).where(EvaluationEvent.id == after))
+        if number is None:
+            raise NotFound("event", after, "after")
+        cursor = (number,)
+    return fetch_page(session, query, (EvaluationEvent.number,), cursor, limit, ascending)
+
+
+def cancel_evaluation(session: Session, project_id: str, evaluation_id: str) -> Evaluation:
+    """Cancel a waiting evaluation at once, or ask a running one's worker to stop it.
+
+    Raises:
+        NotFound: the project has no such evaluation.
+        Conflict: the evaluation is over, or is part of a job.
+    """
+    evaluation = get_evaluation(session, project_id, evaluation_id)
+    if evaluation.job_id is not None and evaluation.state not in FINAL:
+        raise Conflict(f"The evaluation is part of the job {evaluation.job_id}; cancel the job", None)
+    done = request_cancel(session, evaluation)
+    if done == "cancelled":
+        add_evaluation_event(session, evaluation.id, "info", "The evaluation was cancelled before it started")
+    elif done == "asked":
+        add_evaluation_event(session, evaluation.id, "info", "Cancelling the evaluation")
+    session.refresh(evaluation)
+    if evaluation.state in FINAL and evaluation.state != CANCELLED:
+        raise Conflict(
+            f"The evaluation is over ({evaluation.state}); only a waiting or running one can be cancelled", None
+        )
+    return evaluation

@@ -1,0 +1,67 @@
+"""What the evaluations of jobs have found: base beside tuned."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from manyicl_core.store.evaluations.plan import evaluated_weights
+from manyicl_core.store.evaluations.reports import Report, read_reports
+from manyicl_core.store.evaluations.schemas import (
+    ComparisonObject,
+    ForgettingObject,
+    ResultObject,
+    comparisons,
+    forgetting_report,
+)
+from manyicl_core.store.tables import Evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class PairedResult:
+    """One task at one k: the base model's metric beside the tuned one's."""
+
+    base: ResultObject
+    tuned: ResultObject
+    difference: ComparisonObject | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvaluation:
+    """What a job's evaluation has found so far."""
+
+    id: str
+    results: list[PairedResult]
+    forgetting: list[ForgettingObject]
+
+
+def job_evaluations(session: Session, job_ids: list[str]) -> dict[str, JobEvaluation]:
+    """The evaluations of several jobs, by the job's id."""
+    evaluations = list(session.scalars(select(Evaluation).where(Evaluation.job_id.in_(job_ids))))
+    reports = read_reports(session, evaluations)
+    return {str(evaluation.job_id): _job_evaluation(evaluation, reports[evaluation.id]) for evaluation in evaluations}
+
+
+def job_evaluation(session: Session, job_id: str) -> JobEvaluation | None:
+    """The evaluation of one job, once it has begun."""
+    return job_evaluations(session, [job_id]).get(job_id)
+
+
+def _job_evaluation(evaluation: Evaluation, report: Report) -> JobEvaluation:
+    by_point: dict[tuple[str, int], dict[str, ResultObject]] = defaultdict(dict)
+    for row in report.results:
+        by_point[row.task, row.k][row.model] = ResultObject.model_validate(row, from_attributes=True)
+    differences = {(row.task, row.k): row for row in comparisons(evaluation)}
+    pairs = []
+    for (task, k), by_model in by_point.items():
+        base, tuned = evaluation.base_model, tuned_model(evaluation, task)
+        if base in by_model and tuned in by_model:
+            pairs.append(PairedResult(by_model[base], by_model[tuned], differences.get((task, k))))
+    return JobEvaluation(evaluation.id, pairs, forgetting_report(evaluation, report))
+
+
+def tuned_model(evaluation: Evaluation, task: str) -> str:
+    """The name of the job's model that answers ``task``: of a dedicated job, that of the task."""
+    _, *made = evaluated_weights(evaluation)
+    return next(weights.name for weights in made if weights.answers(task))

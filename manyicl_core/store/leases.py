@@ -1,0 +1,133 @@
+"""Who holds a job or an evaluation: claims, heartbeats, and fenced writes (design, section 4).
+
+A claim is one guarded UPDATE that raises the row's fence. Whoever writes for running work names
+the fence it claimed; when the work has been claimed again, the write finds no row and raises
+``LeaseLost``. All times are the database's clock.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Generic, Literal, TypeVar
+
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from manyicl_core.store.job_states import ALLOWED, CANCELLED, QUEUED, RUNNING, sources_of
+from manyicl_core.store.tables import Leased
+
+Row_co = TypeVar("Row_co", bound=Leased, covariant=True)
+
+
+class LeaseLost(Exception):
+    """Somebody else holds the work now, or it is over; stop and write nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim(Generic[Row_co]):
+    """The right to write for a row of ``table``, as long as the fence stands."""
+
+    table: type[Row_co]
+    id: str
+    fence: int
+
+
+def _is_claimable(table: type[Leased]) -> ColumnElement[bool]:
+    return or_(table.state == QUEUED, and_(table.state == RUNNING, table.lease_expires_at < func.now()))
+
+
+def claimable_ids(session: Session, table: type[Leased], limit: int) -> list[str]:
+    """What waits for a worker, oldest first: queued, or left by a worker that went silent."""
+    return list(session.scalars(select(table.id).where(_is_claimable(table)).order_by(table.created_at).limit(limit)))
+
+
+def claim_work(session: Session, table: type[Row_co], id_: str, lease_seconds: float) -> Claim[Row_co] | None:
+    """Take the work, unless somebody else holds it."""
+    candidate = select(table.id).where(table.id == id_, _is_claimable(table)).with_for_update(skip_locked=True)
+    lost = session.scalar(select(table.state).where(table.id == id_)) == RUNNING
+    fence = session.execute(
+        update(table)
+        .where(table.id.in_(candidate))
+        .values(
+            state=RUNNING,
+            fence=table.fence + 1,
+            started_at=func.coalesce(table.started_at, func.now()),
+            lease_expires_at=func.now() + timedelta(seconds=lease_seconds),
+            infrastructure_failures=table.infrastructure_failures + (1 if lost else 0),
+        )
+        .returning(table.fence)
+    ).scalar()
+    return None if fence is None else Claim(table, id_, fence)
+
+
+def renew_lease(session: Session, claim: Claim[Leased], lease_seconds: float) -> bool:
+    """Hold the work for another lease; say whether a cancel was asked for.
+
+    Raises:
+        LeaseLost: the fence has moved on.
+    """
+    row = session.execute(
+        update(claim.table)
+        .where(*_held(claim))
+        .values(lease_expires_at=func.now() + timedelta(seconds=lease_seconds))
+        .returning(claim.table.cancel_requested_at)
+    ).first()
+    if row is None:
+        raise LeaseLost(claim.id)
+    return row[0] is not None
+
+
+def give_up_lease(session: Session, claim: Claim[Leased]) -> None:
+    """Let the work be claimed again at once.
+
+    Raises:
+        LeaseLost: the fence has moved on.
+    """
+    hold(session, claim).lease_expires_at = session.scalar(select(func.now() - timedelta(microseconds=1)))
+
+
+def hold(session: Session, claim: Claim[Row_co]) -> Row_co:
+    """The row, locked until the transaction ends, for one fenced write.
+
+    Raises:
+        LeaseLost: the fence has moved on.
+    """
+    query = select(claim.table).where(*_held(claim)).with_for_update().execution_options(populate_existing=True)
+    row = session.scalar(query)
+    if row is None:
+        raise LeaseLost(claim.id)
+    return row
+
+
+def finish(session: Session, row: Leased, state: str) -> None:
+    """End the work in one of the final states; the caller holds the row."""
+    assert state in ALLOWED[row.state]
+    finished_at = session.scalar(select(func.now()))
+    row.state = state
+    row.finished_at = finished_at
+    row.lease_expires_at = None
+
+
+def request_cancel(session: Session, row: Leased) -> Literal["cancelled", "asked"] | None:
+    """Cancel waiting work at once, or ask a running one's worker to stop it; None: nothing to do any more."""
+    table = type(row)
+    now = func.now()
+    cancelled = session.execute(
+        update(table)
+        .where(table.id == row.id, table.state.in_(sources_of(CANCELLED) - {RUNNING}))
+        .values(state=CANCELLED, finished_at=now, cancel_requested_at=now, fence=table.fence + 1)
+        .returning(table.id)
+    ).scalar()
+    if cancelled:
+        return "cancelled"
+    asked = session.execute(
+        update(table)
+        .where(table.id == row.id, table.state == RUNNING, table.cancel_requested_at.is_(None))
+        .values(cancel_requested_at=now)
+        .returning(table.id)
+    ).scalar()
+    return "asked" if asked else None
+
+
+def _held(claim: Claim[Leased]) -> tuple[ColumnElement[bool], ...]:
+    """The conditions that every write for running work carries."""
+    return (claim.table.id == claim.id, claim.table.fence == claim.fence, claim.table.state == RUNNING)

@@ -1,0 +1,44 @@
+"""Read a project's files into tasks."""
+
+from sqlalchemy.orm import Session
+
+from manyicl_core.errors import InvalidRequest
+from manyicl_core.method.dataset import InvalidDataset, Row, parse_rows
+from manyicl_core.method.task_building import build_tasks
+from manyicl_core.method.tasks import Task, TaskDefinition
+from manyicl_core.objects import ArtifactStore
+from manyicl_core.store.files.service import content_key, get_file
+from manyicl_core.store.tasks.datasets import fetched
+
+
+def read_tasks(
+    session: Session,
+    store: ArtifactStore,
+    project_id: str,
+    training_file: str,
+    validation_file: str | None,
+    definitions: list[TaskDefinition],
+) -> list[Task]:
+    """The tasks of a training file (demonstrations) and a validation file (queries).
+
+    Raises:
+        NotFound: the project has no such file.
+        InvalidRequest: a line is wrong, or the files and the definitions do not fit together.
+    """
+    training = _read_rows(session, store, project_id, training_file, "training_file")
+    validation: list[Row] = []
+    if validation_file is not None:
+        validation = _read_rows(session, store, project_id, validation_file, "validation_file")
+    try:
+        return build_tasks(training, validation, definitions)
+    except InvalidDataset as error:
+        raise InvalidRequest(str(error), "training_file", "invalid_file") from error
+
+
+def _read_rows(session: Session, store: ArtifactStore, project_id: str, file_id: str, param: str) -> list[Row]:
+    file = get_file(session, project_id, file_id, param)
+    with fetched(store, content_key(file.id)) as path, path.open("rb") as lines:
+        try:
+            return parse_rows(lines)
+        except InvalidDataset as error:
+            raise InvalidRequest(f"{file.filename}: {error}", param, "invalid_file") from error
