@@ -1,6 +1,5 @@
 """The training runs behind the paper's comparison: each made once and kept, by what decides it."""
 
-import json
 import os
 import subprocess
 import sys
@@ -161,14 +160,10 @@ def _with_demonstrations(task: Task, real: RealTask) -> Task:
 
 def describe(run: Run) -> dict[str, object]:
     """A run's figures for the report."""
-    return json.loads(
-        json.dumps(
-            {
-                "tokens": run.tokens,
-                "supervised_answers": run.answers,
-                "steps": run.steps,
-                "seconds": round(run.seconds, 1),
-                "tokens_per_second": round(run.tokens / run.seconds, 1),
-            }
-        )
-    )
+    return {
+        "tokens": run.tokens,
+        "supervised_answers": run.answers,
+        "steps": run.steps,
+        "seconds": round(run.seconds, 1),
+        "tokens_per_second": round(run.tokens / run.seconds, 1),
+    }
