@@ -44,7 +44,7 @@ from manyicl_core.store.session import transaction
 BASE_MODEL = "tests/tiny-llama"
 
 
-def wait_for(condition: Callable[[], object], what: str, seconds: float = 90) -> None:
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 240) -> None:
     """Wait for a state, not for time to pass."""
     deadline = time.monotonic() + seconds
     while not condition():
