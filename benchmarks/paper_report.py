@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from manyicl_core.evaluation.statistics import Items, compare, interval
 from matplotlib import pyplot
 
 from benchmarks.paper_scores import Scores, over_shots
+from manyicl_core.evaluation.statistics import Items, compare, interval
 
 matplotlib.use("Agg")
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from manyicl_core.evaluation.statistics import Items, read_items
 
 from benchmarks.paper_runs import Settings, run_process
 from manyicl_core.contract.evaluation_spec import EvaluatedModel, EvaluationSpec, Point
 from manyicl_core.contract.progress import EvaluationResult, PlainTextResult, parse
+from manyicl_core.evaluation.statistics import Items, read_items
 from manyicl_core.method.tasks import Task
 
 

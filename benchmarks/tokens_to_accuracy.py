@@ -16,12 +16,12 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from manyicl_core.evaluation.statistics import interval
 from matplotlib import pyplot
 
 from benchmarks.paper_runs import Settings, tune
 from benchmarks.paper_scores import measure
 from benchmarks.paper_table import SHOTS, TRAINED, best_rate, default_model, trained_tasks
+from manyicl_core.evaluation.statistics import interval
 from manyicl_core.method.objectives import Objective
 from manyicl_core.method.tasks import Task
 
