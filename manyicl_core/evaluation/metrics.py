@@ -4,9 +4,8 @@ import re
 import string
 from collections import Counter
 from decimal import Decimal
-
-from rouge_score.rouge_scorer import RougeScorer
-from sklearn.metrics import f1_score
+from functools import lru_cache
+from typing import Any
 
 from manyicl_core.method.tasks import Metric
 
@@ -19,6 +18,8 @@ def score(metric: Metric, predictions: list[str], references: list[str]) -> floa
     """
     assert predictions and len(predictions) == len(references)
     if metric == "macro_f1":
+        from sklearn.metrics import f1_score
+
         gold, predicted = ([text.strip() for text in texts] for texts in (references, predictions))
         return float(f1_score(gold, predicted, average="macro", zero_division=0.0))
     pairs = zip(predictions, references, strict=True)
@@ -50,7 +51,14 @@ def token_f1(prediction: str, reference: str) -> float:
 
 def rouge_l(prediction: str, reference: str) -> float:
     """ROUGE-L F-measure with stemming (Lin 2004)."""
-    return float(_ROUGE.score(reference, prediction)["rougeL"].fmeasure)
+    return float(_rouge().score(reference, prediction)["rougeL"].fmeasure)
+
+
+@lru_cache(maxsize=1)
+def _rouge() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rougeL"], use_stemmer=True)
 
 
 def numeric_match(prediction: str, reference: str) -> float:
@@ -76,5 +84,4 @@ def _last_number(text: str) -> Decimal | None:
     return number
 
 
-_ROUGE = RougeScorer(["rougeL"], use_stemmer=True)
 _NUMBER = re.compile(r"(?:(?<![\w)])([-−])[$€£]?)?((?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)")

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -177,6 +176,8 @@ def _interval(found: float, resampled: FloatArray) -> Interval:
 
 
 def _mcnemar(tasks: Sequence[tuple[Items, Items]]) -> float:
+    from scipy.stats import binomtest
+
     gains = np.concatenate([(second.scores - first.scores).sum(axis=1) for first, second in tasks])
     better, worse = int(np.sum(gains > 0)), int(np.sum(gains < 0))
     return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
