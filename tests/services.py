@@ -20,6 +20,7 @@ import torch
 import uvicorn
 from fastapi import FastAPI
 from openai import OpenAI
+from sqlalchemy import func, update
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
@@ -37,9 +38,11 @@ from manyicl_core.objects import open_store
 from manyicl_core.settings import get_settings
 from manyicl_core.store.engine import get_engine
 from manyicl_core.store.hints import get_celery
+from manyicl_core.store.job_states import CANCELLED, FINAL
 from manyicl_core.store.migrate import migrate
 from manyicl_core.store.projects.service import create_key, get_or_create_project
 from manyicl_core.store.session import transaction
+from manyicl_core.store.tables import Evaluation, Job
 
 BASE_MODEL = "tests/tiny-llama"
 
@@ -151,7 +154,17 @@ def client(installation: str, api_key: str) -> Iterator[OpenAI]:
 
 @pytest.fixture
 def start_worker(installation: str, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
-    """Starts real workers, as `manyicl worker` does; they end with the test."""
+    """Starts real workers, as `manyicl worker` does; they end with the test.
+
+    What earlier tests left waiting is cancelled: workers would see to it first.
+    """
+    with transaction() as session:
+        for table in (Job, Evaluation):
+            session.execute(
+                update(table)
+                .where(table.state.not_in(FINAL))
+                .values(state=CANCELLED, finished_at=func.now(), fence=table.fence + 1)
+            )
     started: list[subprocess.Popen[str]] = []
 
     def start() -> subprocess.Popen[str]:

@@ -34,6 +34,7 @@ def stored_whole_model(store: ArtifactStore, tiny_model: Path, folder: Path, see
     whole = load_tiny(tiny_model)
     for parameter in whole.parameters():
         parameter.add_(torch.randn_like(parameter) * 0.05)
+    whole.requires_grad_(True)  # what is trained is what is saved
     folder.mkdir()
     save_weights(whole, folder)
     return put_weights(store, folder)

@@ -95,6 +95,7 @@ def test_a_whole_model_never_answers_from_the_bases_context(engine: Engine, tiny
     for parameter in whole.parameters():
         parameter.mul_(1.5)
     (tmp_path / "whole").mkdir()
+    whole.requires_grad_(True)  # what is trained is what is saved
     save_weights(whole, tmp_path / "whole")
     weights = put_weights(open_store(f"file://{tmp_path}/store"), tmp_path / "whole")
     base, _ = answer(engine, REQUEST)

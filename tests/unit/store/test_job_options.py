@@ -57,7 +57,7 @@ def test_a_model_and_a_file_are_enough():
         },
         "validation": None,
         "deterministic": False,
-        "evaluation": {"shots": [0, 4, 16], "queries": 100, "draws": 1},
+        "evaluation": {"shots": [0, 4, 16], "queries": 100, "draws": 1, "curve_shots": 0},
     }
     assert resolved_hyperparameters(request) == {"n_epochs": 3, "batch_size": 2, "learning_rate_multiplier": 1.0}
 
