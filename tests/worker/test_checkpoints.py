@@ -1,3 +1,4 @@
+import random
 import subprocess
 from collections.abc import Callable
 
@@ -86,8 +87,9 @@ def test_training_stops_when_patience_is_over_and_the_best_weights_count(
 
 def test_two_jobs_with_the_same_weights_share_them(client: OpenAI, start_worker: StartWorker) -> None:
     start_worker()
-    # A rank of its own: the weights of other tests' jobs, which stay, are other weights.
-    jobs = [create_job(client, evaluate=False, lora={"rank": 3}) for _ in range(2)]
+    # A learning rate that no other test draws: the weights of their jobs, which stay, are other weights.
+    multiplier = random.uniform(0.5, 1.5)
+    jobs = [create_job(client, evaluate=False, learning_rate_multiplier=multiplier) for _ in range(2)]
     made = [await_state(client, job.id, "succeeded", "failed") for job in jobs]
     [sha256] = {(job.model_extra or {})["manyicl"]["weights_sha256"] for job in made}
     first, second = (str(job.fine_tuned_model) for job in made)
