@@ -5,11 +5,11 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from api.engine_client import EngineClient
 from api.errors import install_error_handlers
 from api.middleware import BodyLimitMiddleware, RequestIdMiddleware
 from api.routes import chat, evaluations, files, health, jobs, models
 from manyicl_core import __version__
+from manyicl_core.engines.client import EngineClient
 from manyicl_core.objects import open_store
 from manyicl_core.settings import get_settings, required
 

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from api.engine_client import EngineClient
+from manyicl_core.engines.client import EngineClient
 from manyicl_core.errors import Unauthorized
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.projects.service import authenticate

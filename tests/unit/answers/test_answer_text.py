@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.routes.answer_text import AnswerText, PlainText
+from manyicl_core.answers.answer_text import AnswerText, PlainText
 from manyicl_core.method.encoding import ANSWER_TEMPLATE, escape_answer, unescape_answer
 
 _tricky = st.text(alphabet="\\n\n ab", max_size=20) | st.text(max_size=20)
