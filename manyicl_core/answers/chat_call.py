@@ -8,7 +8,7 @@ from manyicl_core.answers.chat_request import CreateChatCompletion
 from manyicl_core.errors import InvalidRequest
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.contexts.schemas import ManyiclChat
-from manyicl_core.store.contexts.service import ANSWER_ROOM, HostedPrompt, hosted_prompt
+from manyicl_core.store.contexts.service import ANSWER_ROOM, HostedPrompt, hosted_prompts
 from manyicl_core.store.models.service import ServedModel, served_model
 from manyicl_core.store.session import transaction
 
@@ -80,7 +80,7 @@ def _query_call(
     query = body.messages[0].text()
     if not query.strip():
         raise InvalidRequest("messages.0.content: the query is empty; give it some text", "messages.0.content")
-    prompt = hosted_prompt(artifacts, model, manyicl, query)
+    [prompt] = hosted_prompts(artifacts, model, manyicl, [query])
     request |= {
         "prompt": list(prompt.tokens),
         "prefix_tokens": prompt.context_tokens,

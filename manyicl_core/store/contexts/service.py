@@ -1,5 +1,6 @@
 """Put a query behind its demonstrations, token for token as in training."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from manyicl_core.base_models.catalog import base_model_folder, context_length
@@ -25,25 +26,35 @@ class HostedPrompt:
         context_tokens: how many of them are the context.
         shots: demonstrations in the context.
         stop_token: ends the answer.
-        choices: the texts that the answer may be, or None.
+        labels: the closed set of answers, or None.
     """
 
     tokens: tuple[int, ...]
     context_tokens: int
     shots: int
     stop_token: int
-    choices: list[str] | None
+    labels: tuple[str, ...] | None
+
+    @property
+    def choices(self) -> list[str] | None:
+        """The labels as the model writes them."""
+        if self.labels is None:
+            return None
+        return [ANSWER_TEMPLATE.format(output=escape_answer(label)) for label in self.labels]
 
 
-def hosted_prompt(store: ArtifactStore, model: ServedModel, request: ManyiclChat, query: str) -> HostedPrompt:
-    """The prompt for ``query`` under the request's task or context.
+def hosted_prompts(
+    store: ArtifactStore, model: ServedModel, request: ManyiclChat, queries: Sequence[str]
+) -> list[HostedPrompt]:
+    """The prompts for ``queries`` under the request's task or context, the same one for all.
 
     Raises:
         NotFound: the model has no such task.
-        InvalidRequest: context and query are longer than the model reads.
+        InvalidRequest: the context and a query are longer than the model reads.
     """
     encoder = load_encoder(base_model_folder(model.base))
-    room = context_length(model.base) - len(encoder.query(query)) - ANSWER_ROOM
+    encoded = [encoder.query(query) for query in queries]
+    room = context_length(model.base) - max(map(len, encoded)) - ANSWER_ROOM
     if request.context is not None:
         context, shots = _inline_tokens(model, request.context, request.max_shots)
         labels = request.context.labels
@@ -63,10 +74,8 @@ def hosted_prompt(store: ArtifactStore, model: ServedModel, request: ManyiclChat
             "manyicl.max_shots",
             "context_length_exceeded",
         )
-    choices = None
-    if labels is not None:
-        choices = [ANSWER_TEMPLATE.format(output=escape_answer(label.strip())) for label in labels]
-    return HostedPrompt((*context, *encoder.query(query)), len(context), shots, encoder.stop, choices)
+    closed = None if labels is None else tuple(dict.fromkeys(label.strip() for label in labels))
+    return [HostedPrompt((*context, *query), len(context), shots, encoder.stop, closed) for query in encoded]
 
 
 def _inline_tokens(model: ServedModel, context: InlineContext, max_shots: int | None) -> tuple[tuple[int, ...], int]:
