@@ -7,13 +7,16 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from manyicl_core.errors import Unavailable, UserError
 
 _log = structlog.get_logger(__name__)
+
+_CLIENT_CLOSED_REQUEST = 499
 
 
 def envelope(message: str, type_: str, param: str | None, code: str | None) -> dict[str, Any]:
@@ -28,6 +31,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.exception_handler(HTTPException)(_http_error)
     app.exception_handler(OperationalError)(_database_away)
     app.exception_handler(DataError)(_unstorable)
+    app.exception_handler(ClientDisconnect)(_client_gone)
 
 
 def _user_error(_: Request, error: Exception) -> JSONResponse:
@@ -35,8 +39,8 @@ def _user_error(_: Request, error: Exception) -> JSONResponse:
     headers = {}
     if error.status == HTTPStatus.CONFLICT:
         headers["x-should-retry"] = "false"  # the client retries a 409 on its own otherwise
-    if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        headers["retry-after-ms"] = "2000"
+    if error.retry_after_ms is not None:
+        headers["retry-after-ms"] = str(error.retry_after_ms)
     return JSONResponse(envelope(error.message, error.type, error.param, error.code), error.status, headers)
 
 
@@ -90,6 +94,10 @@ def _database_away(request: Request, error: Exception) -> JSONResponse:
 
 def _unstorable(_: Request, __: Exception) -> JSONResponse:
     return _invalid("A text holds a character that cannot be stored, such as NUL; remove it", None)
+
+
+def _client_gone(_: Request, __: Exception) -> Response:
+    return Response(status_code=_CLIENT_CLOSED_REQUEST)  # for the log alone
 
 
 def unexpected_error(error: Exception) -> JSONResponse:

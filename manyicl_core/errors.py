@@ -8,10 +8,12 @@ class UserError(Exception):
         message: what is wrong and what to do about it.
         param: the field at fault, dotted, or None.
         code: a short stable word for programs, or None.
+        retry_after_ms: when trying again may help, or None when it does not.
     """
 
     status = 400
     type = "invalid_request_error"
+    retry_after_ms: int | None = None
 
     def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -63,6 +65,25 @@ class Unavailable(UserError):
     """A part of the service does not answer at the moment; retrying helps."""
 
     status = 503
+    type = "server_error"
+    retry_after_ms = 2000
+
+
+class Overloaded(UserError):
+    """The queue is full; nothing was begun, and there is room again after ``retry_after_ms``."""
+
+    status = 429
+    type = "rate_limit_error"
+
+    def __init__(self, message: str, retry_after_ms: int, code: str = "engine_overloaded") -> None:
+        super().__init__(message, code=code)
+        self.retry_after_ms = retry_after_ms
+
+
+class DeadlineExceeded(UserError):
+    """The answer was not complete in the time that it was given; what was begun is dropped."""
+
+    status = 504
     type = "server_error"
 
 

@@ -23,7 +23,9 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(default=None, description="postgresql://… of the only truth")
     broker_url: SecretStr | None = Field(default=None, description="redis://… that carries hints")
     storage_url: str | None = Field(default=None, description="file:///…, s3://…, gs://… or az://… of artifacts")
-    engine_url: str | None = Field(default=None, description="http://… of the inference engine")
+    engine_url: str | None = Field(
+        default=None, description="http://… of the inference engine, or of several, separated by commas"
+    )
     secret_key: SecretStr | None = Field(default=None, description="keys the stored hashes of API keys")
 
     base_model: str = Field(default=DEFAULT_BASE_MODEL, description="the model that the engine serves")
@@ -44,6 +46,7 @@ class Settings(BaseSettings):
         default="auto", description="processes that train one job together; auto: one a GPU"
     )
     prefix_cache_bytes: int = Field(default=1 << 30, description="memory for compiled contexts in the engine")
+    adapter_folder: Path | None = Field(default=None, description="folder from which vLLM servers load adapters")
     max_adapters: int = Field(default=8, description="adapters that the engine keeps in memory")
     log_json: bool = Field(default=False, description="log lines as JSON")
 

@@ -1,14 +1,16 @@
 """Chat completions: plain, or as a query of a task behind its demonstrations."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from api.dependencies import ArtifactsDep, CallerDep, EngineDep
+from api.disconnect import unless_gone
 from api.errors import envelope
 from manyicl_core.answers.chat_answer import answer_chat
 from manyicl_core.answers.chat_call import chat_call
@@ -21,24 +23,25 @@ router = APIRouter(prefix="/chat/completions", tags=["chat"])
 
 @router.post("")
 async def create_chat_completion(
-    caller: CallerDep, artifacts: ArtifactsDep, engine: EngineDep, body: CreateChatCompletion
+    request: Request, caller: CallerDep, artifacts: ArtifactsDep, engine: EngineDep, body: CreateChatCompletion
 ) -> Any:
     """Answer a chat, or the query of a task."""
     call = await run_in_threadpool(chat_call, caller.project_id, artifacts, body)
     if not body.stream:
-        return await answer_chat(engine, call, body)
+        return await unless_gone(request, answer_chat(engine, call, body))
     chunks = stream_chat(engine, call, body)
     # The first chunk is fetched here, so that a refusal still has its status.
-    first = await anext(chunks)
+    first = await unless_gone(request, anext(chunks))
     return StreamingResponse(_events(first, chunks), media_type="text/event-stream")
 
 
-async def _events(first: dict[str, Any], rest: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
+async def _events(first: dict[str, Any], rest: AsyncGenerator[dict[str, Any], None]) -> AsyncIterator[str]:
     """The chunks as server-sent events, up to ``[DONE]``."""
-    yield _event(first)
     try:
-        async for chunk in rest:
-            yield _event(chunk)
+        yield _event(first)
+        async with aclosing(rest):
+            async for chunk in rest:
+                yield _event(chunk)
     except UserError as error:
         yield _event(envelope(error.message, error.type, error.param, error.code))
     yield "data: [DONE]\n\n"

@@ -1,8 +1,8 @@
 """Models: list, retrieve, delete. Ids hold ``/`` and ``:``, hence the path parameters."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, BackgroundTasks
 
-from api.dependencies import ArtifactsDep, CallerDep
+from api.dependencies import ArtifactsDep, CallerDep, EngineDep
 from api.routes.lists import ListObject, list_object
 from manyicl_core.store.models import service
 from manyicl_core.store.models.schemas import ModelDeleted, ModelObject
@@ -27,9 +27,11 @@ def retrieve_model(caller: CallerDep, model: str) -> ModelObject:
 
 
 @router.delete("/{model:path}")
-def delete_model(caller: CallerDep, artifacts: ArtifactsDep, model: str) -> ModelDeleted:
+def delete_model(
+    caller: CallerDep, artifacts: ArtifactsDep, engine: EngineDep, background: BackgroundTasks, model: str
+) -> ModelDeleted:
     """Delete a fine-tuned model and its checkpoints, and their weights unless something else uses them."""
     with transaction() as session:
         hashes = service.delete_model(session, caller.project_id, model)
-    delete_unreferenced(artifacts, hashes)
+    background.add_task(engine.remove, delete_unreferenced(artifacts, hashes))
     return ModelDeleted(id=model)

@@ -15,22 +15,33 @@ class PlainText:
         return ""
 
 
-class AnswerText(PlainText):
+class JsonText(PlainText):
+    """A task's answer that a grammar made: without white space before it; its escapes are JSON's own."""
+
+    def __init__(self) -> None:
+        self._started = False
+
+    def push(self, piece: str) -> str:
+        """The text that is certain after ``piece``."""
+        if not self._started:
+            piece = piece.lstrip()
+            self._started = bool(piece)
+        return piece
+
+
+class AnswerText(JsonText):
     """A task's answer: without the space that every answer starts with, escapes resolved.
 
     A backslash at the end of a piece is held back: the next piece says what it means.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._held = ""
-        self._started = False
 
     def push(self, piece: str) -> str:
         """The text that is certain after ``piece``."""
-        text = self._held + piece
-        if not self._started:
-            text = text.lstrip()
-            self._started = bool(text)
+        text = self._held + super().push(piece)
         trailing = len(text) - len(text.rstrip("\\"))
         keep = trailing % 2
         self._held = text[len(text) - keep :]

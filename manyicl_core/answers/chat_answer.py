@@ -1,16 +1,20 @@
 """The engine's answer as OpenAI's ``chat.completion``."""
 
+import random
 import secrets
 import time
 from typing import Any
 
 from manyicl_core.answers.chat_call import EngineCall
 from manyicl_core.answers.chat_request import CreateChatCompletion
+from manyicl_core.answers.labels import drawn, probabilities
+from manyicl_core.answers.logprobs import chat_logprobs
+from manyicl_core.answers.prompts import LABEL_SCORES, told
 from manyicl_core.engines.client import EngineClient
 
 
 async def answer_chat(engine: EngineClient, call: EngineCall, body: CreateChatCompletion) -> dict[str, Any]:
-    """The whole answer to ``body``, whose call is ``call``."""
+    """The whole answer to ``body``, whose call is ``call``; the errors are those of the engine."""
     return chat_answer(call, body, await engine.complete(call.path, call.body))
 
 
@@ -21,17 +25,43 @@ def answer_head(body: CreateChatCompletion) -> dict[str, Any]:
 
 def chat_answer(call: EngineCall, body: CreateChatCompletion, answer: dict[str, Any]) -> dict[str, Any]:
     """The engine's whole ``answer`` in OpenAI's shape."""
+    manyicl = None if call.prompt is None else told(call.prompt, answer["usage"])
+    if call.path == LABEL_SCORES:
+        [scores] = answer["scores"]
+        choices = _drawn_choices(call, body, scores)
+        assert manyicl is not None
+        manyicl["label_probabilities"] = dict(zip(_labels(call), probabilities(scores), strict=True))
+    else:
+        choices = [_choice(call, body, choice) for choice in answer["choices"]]
     return {
         **answer_head(body),
         "object": "chat.completion",
-        "choices": [_choice(call, choice) for choice in answer["choices"]],
+        "choices": choices,
         "usage": answer["usage"],
-        "manyicl": call.told(),
+        "manyicl": manyicl,
     }
 
 
-def _choice(call: EngineCall, choice: dict[str, Any]) -> dict[str, Any]:
+def _choice(call: EngineCall, body: CreateChatCompletion, choice: dict[str, Any]) -> dict[str, Any]:
     text = call.new_text()
-    content = text.push(choice["text"] if "text" in choice else choice["message"]["content"]) + text.flush()
+    content = text.push(choice["text"] if "text" in choice else choice["message"]["content"] or "") + text.flush()
+    logprobs = chat_logprobs(choice.get("logprobs"), body.top_logprobs or 0)
+    return _told_choice(choice["index"], content, choice["finish_reason"], logprobs)
+
+
+def _drawn_choices(call: EngineCall, body: CreateChatCompletion, scores: list[float]) -> list[dict[str, Any]]:
+    labels = _labels(call)
+    generator = random.Random(body.seed)
+    indices = [drawn(scores, body.temperature or 0.0, generator) for _ in range(body.n or 1)]
+    return [_told_choice(number, labels[index], "stop", None) for number, index in enumerate(indices)]
+
+
+def _labels(call: EngineCall) -> tuple[str, ...]:
+    assert call.prompt is not None
+    assert call.prompt.labels is not None
+    return call.prompt.labels
+
+
+def _told_choice(index: int, content: str, finish: str | None, logprobs: dict[str, Any] | None) -> dict[str, Any]:
     message = {"role": "assistant", "content": content, "refusal": None}
-    return {"index": choice["index"], "message": message, "finish_reason": choice["finish_reason"], "logprobs": None}
+    return {"index": index, "message": message, "finish_reason": finish, "logprobs": logprobs}

@@ -3,21 +3,39 @@
 from dataclasses import dataclass
 from typing import Any
 
-from manyicl_core.answers.answer_text import AnswerText, PlainText
+from manyicl_core.answers.answer_text import AnswerText, JsonText, PlainText
 from manyicl_core.answers.chat_request import CreateChatCompletion
+from manyicl_core.answers.prompts import (
+    LABEL_SCORES,
+    Target,
+    engine_fields,
+    find_target,
+    label_scores_body,
+    prompt_fields,
+    prompts_behind,
+)
 from manyicl_core.errors import InvalidRequest
 from manyicl_core.objects import ArtifactStore
-from manyicl_core.store.contexts.schemas import ManyiclChat
-from manyicl_core.store.contexts.service import ANSWER_ROOM, HostedPrompt, hosted_prompts
-from manyicl_core.store.models.service import ServedModel, served_model
-from manyicl_core.store.session import transaction
+from manyicl_core.store.contexts.service import ANSWER_ROOM, HostedPrompt
 
 _DEFAULT_CHAT_TOKENS = 512
+# What works token by token, with the value at which it does nothing.
+_WITHOUT_LABEL_PROBABILITIES: dict[str, Any] = {
+    "logprobs": False,
+    "logit_bias": {},
+    "presence_penalty": 0,
+    "frequency_penalty": 0,
+    "top_p": 1,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class EngineCall:
-    """A request to the engine; ``prompt`` is there when it stands behind demonstrations."""
+    """A request to the engine; ``prompt`` is there when it stands behind demonstrations.
+
+    On the path ``LABEL_SCORES`` the engine writes no text: the answer is drawn from the labels'
+    probabilities.
+    """
 
     path: str
     body: dict[str, Any]
@@ -25,71 +43,113 @@ class EngineCall:
 
     def new_text(self) -> PlainText:
         """What turns the engine's text into the answer."""
-        return PlainText() if self.prompt is None else AnswerText()
-
-    def told(self) -> dict[str, Any] | None:
-        """The answer's ``manyicl`` object."""
         if self.prompt is None:
-            return None
-        return {"shots": self.prompt.shots, "context_tokens": self.prompt.context_tokens}
+            return PlainText()
+        return JsonText() if _json_asked(self.body) else AnswerText()
 
 
-def chat_call(project_id: str, artifacts: ArtifactStore, body: CreateChatCompletion) -> EngineCall:
+def chat_call(project_id: str, artifacts: ArtifactStore, body: CreateChatCompletion, priority: int = 0) -> EngineCall:
     """The call that answers ``body`` for a project; reads database and artifacts, so not for an event loop.
+
+    Args:
+        project_id: whose model it is.
+        artifacts: where tasks lie.
+        body: the request.
+        priority: 0 for somebody who waits, 1 for bulk.
 
     Raises:
         NotFound: the project has no such model, or the model no such task.
         InvalidRequest: the body cannot be answered; the error names the field.
     """
-    with transaction() as session:
-        model = served_model(session, project_id, body.model)
-    request: dict[str, Any] = {
-        "model": model.weights_sha256 or model.base.id,
-        "top_p": 1.0 if body.top_p is None else body.top_p,
-        "seed": body.seed,
-        "stop": body.stops(),
+    target = find_target(project_id, body.model, body.manyicl)
+    if not target.hosted:
+        return _chat_call(target, body, priority)
+    [prompt] = prompts_behind(artifacts, target, [_query(body)])
+    if prompt.labels is not None and body.structured_outputs() is not None:
+        raise InvalidRequest(
+            "response_format: this task's answers are its labels; leave response_format out", "response_format"
+        )
+    if body.manyicl is not None and body.manyicl.label_probabilities:
+        _check_label_probabilities(body, prompt)
+        return EngineCall(LABEL_SCORES, label_scores_body(target, [prompt], priority), prompt)
+    return _query_call(target, prompt, body, priority)
+
+
+def _chat_call(target: Target, body: CreateChatCompletion, priority: int) -> EngineCall:
+    request = _sampling(target, body, priority) | {
+        "messages": [
+            {"role": "system" if message.role == "developer" else message.role, "content": message.text()}
+            for message in body.messages
+        ],
+        "temperature": 1.0 if body.temperature is None else body.temperature,
+        "max_tokens": body.answer_tokens(_DEFAULT_CHAT_TOKENS),
     }
-    if body.manyicl is None:
-        return _chat_call(body, request)
-    return _query_call(artifacts, model, body, body.manyicl, request)
-
-
-def _chat_call(body: CreateChatCompletion, request: dict[str, Any]) -> EngineCall:
-    request["messages"] = [
-        {"role": "system" if message.role == "developer" else message.role, "content": message.text()}
-        for message in body.messages
-    ]
-    request["temperature"] = 1.0 if body.temperature is None else body.temperature
-    request["max_tokens"] = body.answer_tokens(_DEFAULT_CHAT_TOKENS)
+    if body.logprobs:
+        request |= {"logprobs": True, "top_logprobs": body.top_logprobs or 0}
     return EngineCall("/v1/chat/completions", request)
 
 
-def _query_call(
-    artifacts: ArtifactStore,
-    model: ServedModel,
-    body: CreateChatCompletion,
-    manyicl: ManyiclChat,
-    request: dict[str, Any],
-) -> EngineCall:
+def _query_call(target: Target, prompt: HostedPrompt, body: CreateChatCompletion, priority: int) -> EngineCall:
+    request = _sampling(target, body, priority) | {
+        "prompt": list(prompt.tokens),
+        **prompt_fields(prompt),
+        "stop_token_ids": [prompt.stop_token],
+        # A task has one right answer: greedy unless the client asks otherwise.
+        "temperature": 0.0 if body.temperature is None else body.temperature,
+        "max_tokens": body.answer_tokens(ANSWER_ROOM),
+    }
+    if body.logprobs:
+        request["logprobs"] = body.top_logprobs or 0
+    if prompt.labels is not None:
+        # A label is never cut short: it ends by itself, whatever stop or max_tokens say.
+        request |= {"structured_outputs": {"choice": prompt.choices}, "stop": [], "max_tokens": ANSWER_ROOM}
+    return EngineCall("/v1/completions", request, prompt)
+
+
+def _sampling(target: Target, body: CreateChatCompletion, priority: int) -> dict[str, Any]:
+    """What both kinds of request say in the same words."""
+    request: dict[str, Any] = {
+        **engine_fields(target, priority),
+        "n": body.n or 1,
+        "top_p": 1.0 if body.top_p is None else body.top_p,
+        "presence_penalty": body.presence_penalty or 0.0,
+        "frequency_penalty": body.frequency_penalty or 0.0,
+        "logit_bias": body.logit_bias,
+        "seed": body.seed,
+        "stop": body.stops(),
+        "structured_outputs": body.structured_outputs(),
+    }
+    return {name: value for name, value in request.items() if value is not None}
+
+
+def _query(body: CreateChatCompletion) -> str:
     if [message.role for message in body.messages] != ["user"]:
         raise InvalidRequest(
-            "with manyicl, messages holds one user message, the query; the instruction and the demonstrations "
+            "behind demonstrations, messages holds one user message, the query; the instruction and the demonstrations "
             "belong to the task or context",
             "messages",
         )
     query = body.messages[0].text()
     if not query.strip():
         raise InvalidRequest("messages.0.content: the query is empty; give it some text", "messages.0.content")
-    [prompt] = hosted_prompts(artifacts, model, manyicl, [query])
-    request |= {
-        "prompt": list(prompt.tokens),
-        "prefix_tokens": prompt.context_tokens,
-        "stop_token_ids": [prompt.stop_token],
-        # A task has one right answer: greedy unless the client asks otherwise.
-        "temperature": 0.0 if body.temperature is None else body.temperature,
-        "max_tokens": body.answer_tokens(ANSWER_ROOM),
-    }
-    if prompt.choices is not None:
-        # A label is never cut short: it ends by itself, whatever stop or max_tokens say.
-        request |= {"structured_outputs": {"choice": prompt.choices}, "stop": [], "max_tokens": ANSWER_ROOM}
-    return EngineCall("/v1/completions", request, prompt)
+    return query
+
+
+def _check_label_probabilities(body: CreateChatCompletion, prompt: HostedPrompt) -> None:
+    if prompt.labels is None:
+        raise InvalidRequest(
+            "manyicl.label_probabilities: this task has no labels; give the task or context some, or leave it out",
+            "manyicl.label_probabilities",
+        )
+    for name, neutral in _WITHOUT_LABEL_PROBABILITIES.items():
+        if getattr(body, name) not in (None, neutral):
+            raise InvalidRequest(
+                f"{name}: with manyicl.label_probabilities the answer is drawn from whole labels, "
+                f"not token by token; leave {name} out",
+                name,
+            )
+
+
+def _json_asked(request: dict[str, Any]) -> bool:
+    asked = request.get("structured_outputs") or {}
+    return "json" in asked or "json_object" in asked

@@ -1,8 +1,8 @@
 """The body of ``POST /v1/chat/completions``."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from manyicl_core.store.contexts.schemas import ManyiclChat
 
@@ -39,10 +39,38 @@ class StreamOptions(_Strict):
     include_obfuscation: bool = False
 
 
-class ResponseFormat(_Strict):
-    """Free text is the only format here."""
+class JsonSchema(_Strict):
+    """OpenAI's ``json_schema``; the schema is always kept to, ``strict`` or not."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    description: str | None = None
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    strict: bool | None = None
+
+
+class TextFormat(_Strict):
+    """Free text."""
 
     type: Literal["text"]
+
+
+class JsonObjectFormat(_Strict):
+    """Any JSON object."""
+
+    type: Literal["json_object"]
+
+
+class JsonSchemaFormat(_Strict):
+    """JSON that a schema describes."""
+
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+
+ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
+_Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
+_TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
+_Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 
 
 class CreateChatCompletion(_Strict):
@@ -60,10 +88,15 @@ class CreateChatCompletion(_Strict):
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     stop: str | Annotated[list[str], Field(max_length=4)] | None = None
-    n: Annotated[int, Field(ge=1, le=1)] | None = None
+    n: Annotated[int, Field(ge=1, le=128)] | None = None
+    presence_penalty: _Penalty | None = None
+    frequency_penalty: _Penalty | None = None
+    logit_bias: Annotated[dict[_TokenId, _Bias], Field(max_length=1024)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    response_format: ResponseFormat | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    response_format: ResponseFormat | None = None
     manyicl: ManyiclChat | None = None
 
     metadata: Any = None
@@ -74,6 +107,12 @@ class CreateChatCompletion(_Strict):
     store: Any = None
     user: Any = None
 
+    @model_validator(mode="after")
+    def _top_logprobs_need_logprobs(self) -> Self:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs; set logprobs to true")
+        return self
+
     def stops(self) -> list[str]:
         """The stop strings, empty ones left out."""
         stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
@@ -82,3 +121,12 @@ class CreateChatCompletion(_Strict):
     def answer_tokens(self, default: int) -> int:
         """The most tokens of an answer."""
         return self.max_completion_tokens or self.max_tokens or default
+
+    def structured_outputs(self) -> dict[str, Any] | None:
+        """What ``response_format`` asks of the engine; None: free text."""
+        match self.response_format:
+            case JsonObjectFormat():
+                return {"json_object": True}
+            case JsonSchemaFormat(json_schema=json_schema):
+                return {"json": json_schema.schema_}
+        return None

@@ -1,43 +1,83 @@
 """The engine's chunks as OpenAI's ``chat.completion.chunk``."""
 
-from collections.abc import AsyncIterator
+from collections import defaultdict
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
-from manyicl_core.answers.chat_answer import answer_head
+from manyicl_core.answers.chat_answer import answer_chat, answer_head
 from manyicl_core.answers.chat_call import EngineCall
 from manyicl_core.answers.chat_request import CreateChatCompletion
+from manyicl_core.answers.logprobs import chat_logprobs
+from manyicl_core.answers.prompts import LABEL_SCORES, told
 from manyicl_core.engines.client import EngineClient
 
 
 async def stream_chat(
     engine: EngineClient, call: EngineCall, body: CreateChatCompletion
-) -> AsyncIterator[dict[str, Any]]:
-    """The chunks of the answer to ``body``, whose call is ``call``.
+) -> AsyncGenerator[dict[str, Any], None]:
+    """The chunks of the answer to ``body``, whose call is ``call``; the errors are those of the engine.
 
     The first one comes when the engine has started to answer: a refusal is raised before it.
     """
-    head = {**answer_head(body), "object": "chat.completion.chunk", "manyicl": call.told()}
-    text = call.new_text()
-    started = False
+    parts = _drawn_answer(engine, call, body) if call.path == LABEL_SCORES else _written_answer(engine, call, body)
+    head = {**answer_head(body), "object": "chat.completion.chunk"}
+    usage_asked = body.stream_options is not None and body.stream_options.include_usage
+    async with aclosing(parts):
+        async for part in parts:
+            if part["choices"] or usage_asked:
+                yield {**head, **part}
 
-    def chunk(delta: dict[str, str], finish: str | None = None) -> dict[str, Any]:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
-        return {**head, "choices": [choice], "usage": None}
 
-    async for part in engine.stream(call.path, call.body):
-        if not started:
-            started = True
-            yield chunk({"role": "assistant", "content": ""})
-        if not part["choices"]:
-            if body.stream_options is not None and body.stream_options.include_usage:
-                yield {**head, "choices": [], "usage": part["usage"]}
-            continue
-        choice = part["choices"][0]
-        piece = text.push(choice["text"] if "text" in choice else choice["delta"].get("content") or "")
-        finish = choice["finish_reason"]
-        if finish is not None:
-            piece += text.flush()
-        if piece:
-            yield chunk({"content": piece})
-        if finish is not None:
-            yield chunk({}, finish)
+async def _written_answer(
+    engine: EngineClient, call: EngineCall, body: CreateChatCompletion
+) -> AsyncGenerator[dict[str, Any], None]:
+    texts = defaultdict(call.new_text)
+    manyicl = None if call.prompt is None else told(call.prompt)
+    async with aclosing(engine.stream(call.path, call.body)) as parts:
+        async for part in parts:
+            if part.get("usage") is not None:
+                usage = part["usage"]
+                whole = None if call.prompt is None else told(call.prompt, usage)
+                yield {"choices": [], "usage": usage, "manyicl": whole}
+            for choice in part["choices"]:
+                index, finish = choice["index"], choice.get("finish_reason")
+                if index not in texts:
+                    yield _chunk(manyicl, index, {"role": "assistant", "content": ""})
+                piece = texts[index].push(_new_text(choice))
+                if finish is not None:
+                    piece += texts[index].flush()
+                logprobs = chat_logprobs(choice.get("logprobs"), body.top_logprobs or 0)
+                if piece or logprobs:
+                    yield _chunk(manyicl, index, {"content": piece}, logprobs=logprobs)
+                if finish is not None:
+                    yield _chunk(manyicl, index, {}, finish)
+
+
+async def _drawn_answer(
+    engine: EngineClient, call: EngineCall, body: CreateChatCompletion
+) -> AsyncGenerator[dict[str, Any], None]:
+    """A label of which all is known at once."""
+    answer = await answer_chat(engine, call, body)
+    manyicl = answer["manyicl"]
+    for choice in answer["choices"]:
+        yield _chunk(manyicl, choice["index"], {"role": "assistant", "content": ""})
+        yield _chunk(manyicl, choice["index"], {"content": choice["message"]["content"]})
+        yield _chunk(manyicl, choice["index"], {}, choice["finish_reason"])
+    yield {"choices": [], "usage": answer["usage"], "manyicl": manyicl}
+
+
+def _new_text(choice: dict[str, Any]) -> str:
+    text = choice["text"] if "text" in choice else choice["delta"].get("content")
+    return text or ""
+
+
+def _chunk(
+    manyicl: dict[str, Any] | None,
+    index: int,
+    delta: dict[str, str],
+    finish: str | None = None,
+    logprobs: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    choice = {"index": index, "delta": delta, "finish_reason": finish, "logprobs": logprobs}
+    return {"choices": [choice], "usage": None, "manyicl": manyicl}

@@ -1,77 +1,164 @@
-"""Ask the inference engine, or any server of vLLM's shape, over HTTP."""
+"""Ask the engines of this installation: ours, or vLLM servers, at one or several URLs."""
 
-import json
-from collections.abc import AsyncIterator
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
-import httpx2
+import structlog
 
-from manyicl_core.errors import InvalidRequest, NotFound, Unavailable
+from manyicl_core.engines.connection import Connection, Health, NotReached
+from manyicl_core.engines.routing import ranked, routing_key
+from manyicl_core.engines.server import EngineServer, OwnServer
+from manyicl_core.engines.vllm import VllmServer
+from manyicl_core.engines.vllm_adapters import AdapterFolder, Registrations
+from manyicl_core.errors import Overloaded, Unavailable, UserError
+from manyicl_core.objects import ArtifactStore
+from manyicl_core.settings import Settings, required
 
-_CONNECT_SECONDS = 5.0
-_READ_SECONDS = 600.0
+_log = structlog.get_logger(__name__)
+
+_HEALTH_SECONDS = 5.0
+
+
+class Member:
+    """One engine of the pool, with how it was when last asked."""
+
+    def __init__(self, url: str, adapters: AdapterFolder | None) -> None:
+        self.connection = Connection(url)
+        self.health: Health = "silent"
+        self._adapters = adapters
+        self._server: EngineServer | None = None
+        self._looked_at = float("-inf")
+        self._look: asyncio.Task[None] | None = None
+
+    async def looked_after(self) -> None:
+        """Know how the engine is: wait for the first look; later ones happen beside the requests."""
+        old = time.monotonic() - self._looked_at > _HEALTH_SECONDS
+        if old and (self._look is None or self._look.done()):
+            self._look = asyncio.create_task(self._ask())
+        if self._looked_at == float("-inf"):
+            assert self._look is not None
+            await asyncio.shield(self._look)
+
+    async def server(self) -> EngineServer:
+        """The engine behind the URL, recognised by what it says of its models.
+
+        Raises:
+            UserError: it does not say.
+        """
+        if self._server is None:
+            entry = (await self.connection.models())[0]
+            if entry["owned_by"] == "vllm":
+                registrations = Registrations(self.connection, self._adapters)
+                self._server = VllmServer(self.connection, entry["id"], registrations)
+            else:
+                self._server = OwnServer(self.connection)
+            _log.info("engine_found", url=self.connection.url, owned_by=entry["owned_by"], model=entry["id"])
+        return self._server
+
+    def lost(self) -> None:
+        """No connection was made: something else may come back under this URL."""
+        self.health = "silent"
+        self._server = None
+
+    async def close(self) -> None:
+        """End what runs."""
+        if self._look is not None:
+            self._look.cancel()
+        await self.connection.close()
+
+    async def _ask(self) -> None:
+        health = await self.connection.health()
+        if health != self.health:
+            _log.info("engine_health", url=self.connection.url, health=health)
+        self.health = health
+        self._looked_at = time.monotonic()
 
 
 class EngineClient:
-    """One pool of connections to one engine."""
+    """The pool of engines; a request goes to the one where its prefix is warm.
 
-    def __init__(self, url: str) -> None:
-        timeout = httpx2.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS)
-        self._http = httpx2.AsyncClient(base_url=url, timeout=timeout)
+    Args:
+        urls: one URL, or several separated by commas.
+        adapters: where adapters are put for vLLM servers; needed for fine-tuned models on those.
+    """
+
+    def __init__(self, urls: str, adapters: AdapterFolder | None = None) -> None:
+        names = [url.strip().rstrip("/") for url in urls.split(",")]
+        self._members = {url: Member(url, adapters) for url in names if url}
+        self._adapters = adapters
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        for member in self._members.values():
+            await member.close()
 
     async def healthy(self) -> bool:
-        """Whether the engine answers."""
-        try:
-            return (await self._http.get("/health", timeout=_CONNECT_SECONDS)).is_success
-        except httpx2.HTTPError:
-            return False
+        """Whether an engine answers."""
+        return "ready" in await asyncio.gather(*(member.connection.health() for member in self._members.values()))
 
     async def complete(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """One whole answer.
+        """One whole answer; the errors are those of ``Connection.post``."""
+        refusal: UserError | None = None
+        for member in await self._candidates(body):
+            try:
+                server = await member.server()
+                return await server.complete(path, body)
+            except (NotReached, Overloaded) as error:
+                refusal = _noted(member, error)
+        assert refusal is not None
+        raise refusal
 
-        Raises:
-            Unavailable: the engine does not answer.
-            InvalidRequest: it refuses the request.
-        """
-        try:
-            response = await self._http.post(path, json=body)
-        except httpx2.HTTPError as error:
-            raise _away(error) from error
-        _check(response.status_code, response.content)
-        content = response.json()
-        assert isinstance(content, dict)
-        return content
-
-    async def stream(self, path: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """The chunks of a streamed answer; the same errors as ``complete``."""
-        try:
-            async with self._http.stream("POST", path, json={**body, "stream": True}) as response:
-                if not response.is_success:
-                    _check(response.status_code, await response.aread())
-                async for line in response.aiter_lines():
-                    if line.startswith("data: {"):
-                        yield json.loads(line.removeprefix("data: "))
-        except httpx2.HTTPError as error:
-            raise _away(error) from error
+        refusal: UserError | None = None
+        for member in await self._candidates(body):
+            try:
+                server = await member.server()
+                async with aclosing(server.stream(path, body)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+                return
+            except (NotReached, Overloaded) as error:
+                refusal = _noted(member, error)
+        assert refusal is not None
+        raise refusal
+
+    async def remove(self, hashes: set[str]) -> None:
+        """Have the engines forget weights that are deleted; one that is away has nothing to forget."""
+        for member in self._members.values():
+            for sha256 in sorted(hashes):
+                try:
+                    await (await member.server()).remove(sha256)
+                except UserError as error:
+                    _log.warning("engine_keeps_weights", url=member.connection.url, reason=error.message)
+        if self._adapters is not None:
+            await asyncio.to_thread(self._adapters.remove, hashes)
+
+    async def _candidates(self, body: dict[str, Any]) -> list[Member]:
+        """The engines to ask, best first.
+
+        Those that answer; else those that are silent, which may only be slow. Never one that says
+        itself that it takes no requests: it finishes what it has.
+        """
+        await asyncio.gather(*(member.looked_after() for member in self._members.values()))
+        members = [self._members[url] for url in ranked(self._members, routing_key(body))]
+        for health in ("ready", "silent"):
+            if chosen := [member for member in members if member.health == health]:
+                return chosen
+        raise Unavailable("No inference engine takes requests at the moment; try again in a moment")
 
 
-def _away(error: Exception) -> Unavailable:
-    return Unavailable(f"The inference engine does not answer ({type(error).__name__}); try again in a moment")
+def open_engines(settings: Settings, artifacts: ArtifactStore) -> EngineClient:
+    """The engines of this process's settings."""
+    folder = settings.adapter_folder
+    adapters = None if folder is None else AdapterFolder(folder.resolve(), artifacts)
+    return EngineClient(required(settings, "engine_url"), adapters)
 
 
-def _check(status: int, content: bytes) -> None:
-    if status < 400:
-        return
-    try:
-        error = json.loads(content)["error"]
-    except (ValueError, KeyError, TypeError):
-        raise Unavailable(f"The inference engine failed with status {status}; its log has the story") from None
-    if status == 404:
-        raise NotFound("model", error["message"], "model")
-    if status >= 500:
-        raise Unavailable(error["message"])
-    raise InvalidRequest(error["message"], error.get("param"), error.get("code"))
+def _noted(member: Member, error: UserError) -> UserError:
+    if isinstance(error, NotReached):
+        member.lost()
+    return error

@@ -140,7 +140,8 @@ def test_a_streamed_query_gives_the_same_answer(client: OpenAI) -> None:
     ("body", "param"),
     [
         ({"tools": []}, "tools"),
-        ({"n": 2}, "n"),
+        ({"n": 129}, "n"),
+        ({"top_logprobs": 2}, "top_logprobs"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "user", "content": 3}]}, "messages.0.content"),
         ({"temperature": 3}, "temperature"),

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from api.app import create_app
+from manyicl_core.answers.classifications import CreateClassification
 from manyicl_core.settings import Settings
 from manyicl_core.store.contexts.schemas import ManyiclChat
 from manyicl_core.store.evaluations.options import CreateEvaluation
@@ -21,7 +22,7 @@ def test_every_setting_is_documented() -> None:
 
 def test_every_option_is_documented() -> None:
     options = (ManyiclOptions, LoraOptions, OptimizerOptions, ValidationOptions, CreateEvaluation, ManyiclChat)
-    for model in (*options, ResultObject, ComparisonObject):
+    for model in (*options, CreateClassification, ResultObject, ComparisonObject):
         assert {name for name in model.model_fields if f"`{name}`" not in API} == set()
 
 

@@ -38,11 +38,15 @@ class InlineContext(_Strict):
 
 
 class ManyiclChat(_Strict):
-    """Either ``task``, one of the tasks of a fine-tuned model's job, or a ``context``."""
+    """Either ``task``, one of the tasks of a fine-tuned model's job, or a ``context``.
+
+    With ``label_probabilities`` the answer tells how probable each label of a closed set is.
+    """
 
     task: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
     context: InlineContext | None = None
     max_shots: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    label_probabilities: bool = False
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:

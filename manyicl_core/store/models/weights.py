@@ -17,14 +17,17 @@ def hold_weights(session: Session, sha256: str) -> None:
     session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(sha256, 0))))
 
 
-def delete_unreferenced(store: ArtifactStore, hashes: set[str]) -> None:
-    """Delete those of the weights that no row refers to; call it after the rows' transaction."""
+def delete_unreferenced(store: ArtifactStore, hashes: set[str]) -> set[str]:
+    """Delete those of the weights that no row refers to, and name them; call it after the rows' transaction."""
+    deleted = set()
     for sha256 in sorted(hashes):
         with transaction() as session:
             hold_weights(session, sha256)
             if not _referred(session, sha256):
                 for name in store.names(weights_key(sha256)):
                     store.delete(f"{weights_key(sha256)}/{name}")
+                deleted.add(sha256)
+    return deleted
 
 
 def _referred(session: Session, sha256: str) -> bool:

@@ -1,0 +1,21 @@
+"""Classifications: many inputs at once over the labels of a task or context."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
+
+from api.dependencies import ArtifactsDep, CallerDep, EngineDep
+from api.disconnect import unless_gone
+from manyicl_core.answers.classifications import CreateClassification, answer_classification, classification_call
+
+router = APIRouter(prefix="/classifications", tags=["classifications"])
+
+
+@router.post("")
+async def create_classification(
+    request: Request, caller: CallerDep, artifacts: ArtifactsDep, engine: EngineDep, body: CreateClassification
+) -> Any:
+    """Label every input, with the probability of each label."""
+    call = await run_in_threadpool(classification_call, caller.project_id, artifacts, body)
+    return await unless_gone(request, answer_classification(engine, call, body))

@@ -1,0 +1,114 @@
+"""Many inputs at once over one context, each answered by a label and how probable every label is."""
+
+import math
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from manyicl_core.answers.labels import probabilities
+from manyicl_core.answers.prompts import LABEL_SCORES, find_target, label_scores_body, prompts_behind, told
+from manyicl_core.engines.client import EngineClient
+from manyicl_core.errors import InvalidRequest
+from manyicl_core.objects import ArtifactStore
+from manyicl_core.store.contexts.schemas import ManyiclChat
+from manyicl_core.store.contexts.service import HostedPrompt
+
+_MAX_INPUT_TOKENS = 262_144
+_INPUTS_A_CALL = 64
+
+_Text = Annotated[str, StringConstraints(min_length=1, max_length=1_000_000, pattern=r"\S")]
+
+
+class CreateClassification(BaseModel):
+    """The body of ``POST /v1/classifications``."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    model: Annotated[str, Field(min_length=1, max_length=512)]
+    input: _Text | Annotated[list[_Text], Field(min_length=1, max_length=2048)]
+    manyicl: ManyiclChat | None = None
+    user: Any = None
+
+    def inputs(self) -> list[str]:
+        """The inputs, one or many."""
+        return [self.input] if isinstance(self.input, str) else self.input
+
+
+@dataclass(frozen=True, slots=True)
+class ClassificationCall:
+    """Requests to the engine for a part of the inputs each; all prompts stand behind one context."""
+
+    bodies: list[dict[str, Any]]
+    context: HostedPrompt
+    labels: tuple[str, ...]
+
+
+def classification_call(
+    project_id: str, artifacts: ArtifactStore, body: CreateClassification, priority: int = 0
+) -> ClassificationCall:
+    """The call that answers ``body``; arguments and errors are those of ``chat_call``."""
+    target = find_target(project_id, body.model, body.manyicl)
+    if not target.hosted:
+        raise InvalidRequest("manyicl: this field is required; name a task or give a context with labels", "manyicl")
+    prompts = prompts_behind(artifacts, target, body.inputs())
+    labels = prompts[0].labels
+    if labels is None:
+        raise InvalidRequest(
+            "manyicl: this task has no labels to choose from; give the task or context labels, "
+            "or ask /v1/chat/completions for free text",
+            "manyicl",
+        )
+    tokens = sum(len(prompt.tokens) - prompt.context_tokens for prompt in prompts)
+    if tokens > _MAX_INPUT_TOKENS:
+        raise InvalidRequest(
+            f"input: the inputs have {tokens} tokens together and at most {_MAX_INPUT_TOKENS} are taken at once; "
+            "send fewer in each request",
+            "input",
+        )
+    parts = [prompts[start : start + _INPUTS_A_CALL] for start in range(0, len(prompts), _INPUTS_A_CALL)]
+    return ClassificationCall([label_scores_body(target, part, priority) for part in parts], prompts[0], labels)
+
+
+async def answer_classification(
+    engine: EngineClient, call: ClassificationCall, body: CreateClassification
+) -> dict[str, Any]:
+    """The answer to ``body``, whose call is ``call``; the errors are those of the engine."""
+    answers = [await engine.complete(LABEL_SCORES, part) for part in call.bodies]
+    scores = [of_input for answer in answers for of_input in answer["scores"]]
+    usage = _total([answer["usage"] for answer in answers])
+    return {
+        "id": "clsf-" + secrets.token_hex(12),
+        "object": "list",
+        "created": int(time.time()),
+        "model": body.model,
+        "data": [_classification(index, call.labels, of_input) for index, of_input in enumerate(scores)],
+        "usage": usage,
+        "manyicl": told(call.context, usage),
+    }
+
+
+def _classification(index: int, labels: tuple[str, ...], scores: list[float]) -> dict[str, Any]:
+    """One input's answer; ``label_mass`` is how probable the model finds the labels among all texts."""
+    of_label = dict(zip(labels, probabilities(scores), strict=True))
+    label = max(of_label, key=of_label.__getitem__)
+    return {
+        "object": "classification",
+        "index": index,
+        "label": label,
+        "probability": of_label[label],
+        "probabilities": of_label,
+        "label_mass": math.fsum(map(math.exp, scores)),
+    }
+
+
+def _total(usages: list[dict[str, Any]]) -> dict[str, Any]:
+    """One ``usage`` over several requests."""
+    total: dict[str, Any] = {
+        name: sum(usage[name] for usage in usages) for name in ("prompt_tokens", "completion_tokens", "total_tokens")
+    }
+    details = [usage.get("prompt_tokens_details") or {} for usage in usages]
+    total["prompt_tokens_details"] = {"cached_tokens": sum(detail.get("cached_tokens", 0) for detail in details)}
+    return total

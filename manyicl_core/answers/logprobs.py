@@ -1,0 +1,40 @@
+"""Log-probabilities of a completion in the shape of a chat's."""
+
+from collections.abc import Iterable
+from typing import Any
+
+
+def chat_logprobs(told: dict[str, Any] | None, most: int) -> dict[str, Any] | None:
+    """``choice.logprobs`` of a chat out of that of a chat or a completion, ours or vLLM's.
+
+    Tokens are told as the model wrote them: a task's first one starts with a space, and escapes
+    are not resolved.
+
+    Args:
+        told: the engine's object.
+        most: how many alternatives a token has; vLLM tells the chosen one on top of them.
+    """
+    if told is None:
+        return None
+    if "content" in told:
+        return {"content": told["content"], "refusal": None}
+    tops = told["top"] if "top" in told else map(_ranked, told["top_logprobs"])
+    octets = told.get("bytes") or [None] * len(told["tokens"])
+    content = [
+        {**_entry(token, logprob, of_token), "top_logprobs": _entries(top, most)}
+        for token, logprob, of_token, top in zip(told["tokens"], told["token_logprobs"], octets, tops, strict=True)
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _entries(top: Iterable[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    return [_entry(other["token"], other["logprob"], other.get("bytes")) for other in top][:most]
+
+
+def _ranked(top: dict[str, float] | None) -> list[dict[str, Any]]:
+    pairs = sorted((top or {}).items(), key=lambda pair: -pair[1])
+    return [{"token": token, "logprob": logprob} for token, logprob in pairs]
+
+
+def _entry(token: str, logprob: float, octets: list[int] | None) -> dict[str, Any]:
+    return {"token": token, "logprob": logprob, "bytes": list(token.encode()) if octets is None else octets}

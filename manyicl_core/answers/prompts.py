@@ -1,0 +1,80 @@
+"""Queries behind the context that a request names, and what the engine is asked about their labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from manyicl_core.base_models.catalog import base_model_folder
+from manyicl_core.base_models.tokenizer import load_encoder
+from manyicl_core.objects import ArtifactStore
+from manyicl_core.store.contexts.schemas import ManyiclChat
+from manyicl_core.store.contexts.service import HostedPrompt, hosted_prompts
+from manyicl_core.store.models.service import ServedModel, served_model
+from manyicl_core.store.session import transaction
+
+LABEL_SCORES = "/v1/label_scores"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What answers: a model, and what stands before the query, if anything."""
+
+    model: ServedModel
+    manyicl: ManyiclChat | None
+
+    @property
+    def hosted(self) -> bool:
+        """Whether queries stand behind demonstrations."""
+        return self.manyicl is not None
+
+
+def find_target(project_id: str, model_id: str, manyicl: ManyiclChat | None) -> Target:
+    """What a request names.
+
+    Raises:
+        NotFound: the project has no such model.
+    """
+    with transaction() as session:
+        return Target(served_model(session, project_id, model_id), manyicl)
+
+
+def prompts_behind(artifacts: ArtifactStore, target: Target, queries: Sequence[str]) -> list[HostedPrompt]:
+    """Each query behind the target's demonstrations, the same ones for all.
+
+    Raises:
+        NotFound: the model has no such task.
+        InvalidRequest: the context and a query are longer than the model reads.
+    """
+    assert target.manyicl is not None
+    return hosted_prompts(artifacts, target.model, target.manyicl, queries)
+
+
+def engine_fields(target: Target, priority: int) -> dict[str, Any]:
+    """What every request to the engine says: the weights' hash or the base model's id, and how urgent it is."""
+    return {"model": target.model.weights_sha256 or target.model.base.id, "priority": priority}
+
+
+def prompt_fields(prompt: HostedPrompt) -> dict[str, Any]:
+    """What every request behind a context says."""
+    return {"prefix_tokens": prompt.context_tokens}
+
+
+def label_scores_body(target: Target, prompts: Sequence[HostedPrompt], priority: int) -> dict[str, Any]:
+    """What asks for the log-probability of every whole label behind every prompt of one context."""
+    labels = prompts[0].labels
+    assert labels is not None
+    encoder = load_encoder(base_model_folder(target.model.base))
+    return {
+        **engine_fields(target, priority),
+        **prompt_fields(prompts[0]),
+        "prompts": [list(prompt.tokens) for prompt in prompts],
+        "labels": [encoder.answer(label) for label in labels],
+    }
+
+
+def told(prompt: HostedPrompt, usage: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The answer's ``manyicl`` object; with the engine's ``usage``, how much was compiled before too."""
+    content: dict[str, Any] = {"shots": prompt.shots, "context_tokens": prompt.context_tokens}
+    if usage is not None:
+        content["cached_tokens"] = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
+    return content

@@ -1,0 +1,42 @@
+"""An engine of ours behind a connection."""
+
+from collections.abc import AsyncGenerator
+from typing import Any, Protocol
+
+from manyicl_core.engines.connection import Connection
+
+
+class EngineServer(Protocol):
+    """What every kind of engine does; bodies are those of our own engine.
+
+    The errors are those of ``Connection.post``.
+    """
+
+    async def complete(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """One whole answer."""
+
+    def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """The chunks of a streamed answer."""
+
+    async def remove(self, sha256: str) -> None:
+        """Forget fine-tuned weights."""
+
+
+class OwnServer:
+    """Our engine: it fetches weights by their hash, and forgets those that nobody uses by itself."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def complete(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """One whole answer."""
+        answer = await self._connection.post(path, body)
+        assert isinstance(answer, dict)
+        return answer
+
+    def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """The chunks of a streamed answer."""
+        return self._connection.stream(path, body)
+
+    async def remove(self, sha256: str) -> None:
+        """Nothing to do."""

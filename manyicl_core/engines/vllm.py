@@ -1,0 +1,105 @@
+"""A vLLM server in place of our engine: our bodies in its terms (docs/decisions/0011)."""
+
+import re
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from manyicl_core.engines.connection import Connection, UnknownModel
+from manyicl_core.engines.vllm_adapters import Registrations, is_weights_hash
+from manyicl_core.engines.vllm_labels import edge_scores, label_score, pack_request, packs
+from manyicl_core.method.encoding import STOP
+
+# It finds shared prefixes by itself, has no deadlines, and refuses priorities unless it was started for them.
+_NOT_VLLMS = {"prefix_tokens", "deadline_seconds", "priority"}
+_SCORED_ROWS = 256
+
+
+class VllmServer:
+    """One vLLM server; ``base_model`` is the name under which it serves the base model."""
+
+    def __init__(self, connection: Connection, base_model: str, registrations: Registrations) -> None:
+        self._connection = connection
+        self._base_model = base_model
+        self._registrations = registrations
+
+    async def complete(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """One whole answer."""
+        if path == "/v1/label_scores":
+            return await self._label_scores(body)
+        answer = await self._post(path, body["model"], _translated(body))
+        answer["choices"] = [copy for choice in answer["choices"] for copy in _copies(choice, body)]
+        return answer
+
+    async def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """The chunks of a streamed answer."""
+        request = {**_translated(body), "stream_options": {"include_usage": True}}
+        for last_try in (False, True):
+            name = await self._name(body["model"])
+            try:
+                async with aclosing(self._connection.stream(path, {**request, "model": name})) as chunks:
+                    async for chunk in chunks:
+                        chunk["choices"] = [copy for choice in chunk["choices"] for copy in _copies(choice, body)]
+                        yield chunk
+                return
+            except UnknownModel:
+                self._registrations.forget(body["model"])
+                if last_try:
+                    raise
+
+    async def remove(self, sha256: str) -> None:
+        """Unregister deleted weights."""
+        await self._registrations.remove(sha256)
+
+    async def _post(self, path: str, model: str, request: dict[str, Any]) -> dict[str, Any]:
+        """Ask, and register the weights once more when the server has lost them, as by a restart."""
+        try:
+            answer = await self._connection.post(path, {**request, "model": await self._name(model)})
+        except UnknownModel:
+            self._registrations.forget(model)
+            answer = await self._connection.post(path, {**request, "model": await self._name(model)})
+        assert isinstance(answer, dict)
+        return answer
+
+    async def _name(self, model: str) -> str:
+        """The server's name of a request's model: nothing that a client wrote is sent on."""
+        return await self._registrations.name(model) if is_weights_hash(model) else self._base_model
+
+    async def _label_scores(self, body: dict[str, Any]) -> dict[str, Any]:
+        prompts, labels = body["prompts"], body["labels"]
+        edges: list[dict[Any, float]] = [{} for _ in prompts]
+        for pack in packs(labels):
+            step = max(1, _SCORED_ROWS // len(pack.nodes))
+            for start in range(0, len(prompts), step):
+                request = {**pack_request(pack, prompts[start : start + step]), "cache_salt": body.get("cache_salt")}
+                answer = await self._post("/v1/completions", body["model"], request)
+                for index, scores in enumerate(edge_scores(pack, answer["choices"]), start):
+                    edges[index] |= scores
+        tokens = sum(map(len, prompts))
+        return {
+            "scores": [[label_score(label, of_prompt) for label in labels] for of_prompt in edges],
+            "usage": {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens},
+        }
+
+
+def _translated(body: dict[str, Any]) -> dict[str, Any]:
+    request = {name: value for name, value in body.items() if name not in _NOT_VLLMS and value is not None}
+    choices = (body.get("structured_outputs") or {}).get("choice")
+    if choices is not None:
+        # With its own `choice` only the end of a text ends an answer, which is nothing the model was trained on:
+        # of two labels one of which starts with the other, the shorter one would never be given.
+        texts = "|".join(re.sub(r"([\\.^$*+?{}\[\]()|])", r"\\\1", text) for text in choices)
+        request |= {"structured_outputs": {"regex": f"({texts}){STOP}"}, "stop": [STOP]}
+    if _greedy_copies(body) > 1:
+        request["n"] = 1
+    return request
+
+
+def _greedy_copies(body: dict[str, Any]) -> int:
+    """How often the one greedy answer is told: vLLM refuses to be asked for several."""
+    return body.get("n") or 1 if body.get("temperature") == 0 else 1
+
+
+def _copies(choice: dict[str, Any], body: dict[str, Any]) -> list[dict[str, Any]]:
+    copies = _greedy_copies(body)
+    return [{**choice, "index": choice["index"] * copies + copy} for copy in range(copies)]

@@ -1,0 +1,128 @@
+"""One engine or several: what they refuse, where requests go, and where they do not."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from typing import Any, TypeVar
+
+import pytest
+
+from manyicl_core.embedded import free_port
+from manyicl_core.engines.client import EngineClient
+from manyicl_core.engines.connection import UnknownModel
+from manyicl_core.errors import DeadlineExceeded, InvalidRequest, Overloaded, Unavailable, UserError
+from tests.fake_engine import FakeEngine, completion, refusal, running
+
+Result = TypeVar("Result")
+
+BODY = {"model": "a/base", "prompt": [1, 2, 3], "prefix_tokens": 2, "cache_salt": "s"}
+PATH = "/v1/completions"
+
+
+def asking(urls: str, ask: Callable[[EngineClient], Awaitable[Result]]) -> Result:
+    async def run() -> Result:
+        client = EngineClient(urls)
+        try:
+            return await ask(client)
+        finally:
+            await client.close()
+
+    return asyncio.run(run())
+
+
+def answer(urls: str, body: dict[str, Any] = BODY) -> dict[str, Any]:
+    return asking(urls, lambda client: client.complete(PATH, body))
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "told"),
+    [
+        (400, "context_length_exceeded", InvalidRequest, "context_length_exceeded"),
+        (404, "model_not_found", UnknownModel, "model_not_found"),
+        (503, "out_of_memory", Unavailable, "out_of_memory"),
+        (504, "deadline_exceeded", DeadlineExceeded, "deadline_exceeded"),
+        (400, 400, InvalidRequest, None),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_refusal_keeps_its_message_status_and_code(
+    status: int, code: Any, kind: type[UserError], told: str | None, stream: bool
+):
+    async def ask(client: EngineClient) -> object:
+        if stream:
+            return [chunk async for chunk in client.stream(PATH, BODY)]
+        return await client.complete(PATH, BODY)
+
+    with running(FakeEngine(answers=[refusal(status, "the reason", code)])) as url, pytest.raises(kind) as refused:
+        asking(url, ask)
+    assert (refused.value.message, refused.value.code, refused.value.status) == ("the reason", told, status)
+
+
+def test_a_full_queue_says_when_to_come_back():
+    full = refusal(429, "full", "engine_overloaded", {"retry-after-ms": "730"})
+    with running(FakeEngine(answers=[full])) as url, pytest.raises(Overloaded) as refused:
+        answer(url)
+    assert refused.value.retry_after_ms == 730
+
+
+def test_an_engine_that_is_not_there_is_unavailable():
+    with pytest.raises(Unavailable, match="does not answer"):
+        answer(f"http://127.0.0.1:{free_port()}")
+
+
+def test_one_context_goes_to_one_engine_and_contexts_spread():
+    engines = [FakeEngine(), FakeEngine(), FakeEngine()]
+    with ExitStack() as stack:
+        urls = ",".join(stack.enter_context(running(engine)) for engine in engines)
+
+        async def ask(client: EngineClient) -> None:
+            for context in range(12):
+                for query in range(3):
+                    await client.complete(PATH, {**BODY, "prompt": [context, context, query]})
+
+        asking(urls, ask)
+    for context in range(12):
+        asked = [sum(body["prompt"][0] == context for body in engine.bodies()) for engine in engines]
+        assert sorted(asked) == [0, 0, 3]
+    assert all(engine.bodies() for engine in engines)
+
+
+def test_requests_pass_by_engines_that_are_away_full_or_draining():
+    well = FakeEngine(answers=[completion("well")])
+    full = FakeEngine(answers=[refusal(429, "full", None)])
+    draining = FakeEngine(health=503)
+    with running(well) as a, running(full) as b, running(draining) as c:
+        urls = ",".join([a, b, c, f"http://127.0.0.1:{free_port()}"])
+
+        async def ask(client: EngineClient) -> list[str]:
+            bodies = [{**BODY, "prompt": [n, n, n]} for n in range(12)]
+            answers = [await client.complete(PATH, body) for body in bodies]
+            streams = [[chunk async for chunk in client.stream(PATH, body)] for body in bodies]
+            texts = [answer["choices"][0]["text"] for answer in answers]
+            return texts + [chunks[0]["choices"][0]["text"] for chunks in streams]
+
+        assert asking(urls, ask) == ["well"] * 24
+    assert full.bodies()
+    assert not draining.bodies()
+
+
+def test_when_all_engines_drain_requests_are_refused():
+    draining = FakeEngine(health=503)
+    with running(draining) as url, pytest.raises(Unavailable, match="takes requests"):
+        answer(url)
+
+
+def test_a_draining_engine_finishes_what_it_has():
+    engine = FakeEngine(hold=True)
+
+    async def ask(client: EngineClient) -> None:
+        running_request = asyncio.create_task(client.complete(PATH, BODY))
+        await asyncio.to_thread(engine.holding.wait)
+        engine.health = 503
+        assert not await client.healthy()
+        assert not running_request.done()
+        running_request.cancel()
+
+    with running(engine) as url:
+        asking(url, ask)
+        assert engine.left.wait(10)

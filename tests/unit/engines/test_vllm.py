@@ -1,0 +1,167 @@
+"""A vLLM server's terms: adapters under content-addressed names, label scores, answers that are labels."""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from manyicl_core.engines.client import EngineClient
+from manyicl_core.engines.vllm_adapters import AdapterFolder
+from manyicl_core.errors import InvalidRequest, NotFound, Unavailable
+from manyicl_core.objects import ArtifactStore, open_store, put_weights
+from tests.fake_engine import FakeEngine, completion, running
+
+Result = TypeVar("Result")
+
+BODY = {"model": "a/base", "prompt": [1, 2, 3], "prefix_tokens": 2, "cache_salt": "s", "priority": 1, "seed": None}
+PATH = "/v1/completions"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return open_store((tmp_path / "artifacts").as_uri())
+
+
+@pytest.fixture
+def folder(tmp_path: Path, store: ArtifactStore) -> AdapterFolder:
+    return AdapterFolder(tmp_path / "adapters", store)
+
+
+def stored(store: ArtifactStore, scratch: Path, name: str = "adapter_model.safetensors") -> str:
+    scratch.mkdir(parents=True)
+    (scratch / name).write_bytes(str(scratch).encode())
+    (scratch / "adapter_config.json").write_text("{}", encoding="utf-8")
+    return put_weights(store, scratch)
+
+
+def asking(
+    engine: FakeEngine, ask: Callable[[EngineClient], Awaitable[Result]], folder: AdapterFolder | None = None
+) -> Result:
+    async def run(url: str) -> Result:
+        client = EngineClient(url, folder)
+        try:
+            return await ask(client)
+        finally:
+            await client.close()
+
+    with running(engine) as url:
+        return asyncio.run(run(url))
+
+
+def test_the_base_model_is_asked_under_the_servers_name_without_our_own_fields():
+    engine = FakeEngine("vllm", base="served/name")
+    asking(engine, lambda client: client.complete(PATH, BODY))
+    assert engine.bodies() == [{"model": "served/name", "prompt": [1, 2, 3], "cache_salt": "s"}]
+
+
+def test_an_adapter_is_registered_once_from_a_folder_named_by_its_hash(
+    store: ArtifactStore, folder: AdapterFolder, tmp_path: Path
+):
+    sha256 = stored(store, tmp_path / "made")
+    engine = FakeEngine("vllm")
+
+    async def ask(client: EngineClient) -> None:
+        await asyncio.gather(*(client.complete(PATH, {**BODY, "model": sha256}) for _ in range(4)))
+
+    asking(engine, ask, folder)
+    assert engine.bodies("/v1/load_lora_adapter") == [
+        {"lora_name": f"manyicl-{sha256}", "lora_path": str(tmp_path / "adapters" / sha256)}
+    ]
+    assert {body["model"] for body in engine.bodies()} == {f"manyicl-{sha256}"}
+    assert {path.name for path in (tmp_path / "adapters").iterdir()} == {sha256}
+    assert (tmp_path / "adapters" / sha256 / "adapter_config.json").is_file()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_server_that_restarted_gets_its_adapters_again(
+    store: ArtifactStore, folder: AdapterFolder, tmp_path: Path, stream: bool
+):
+    body = {**BODY, "model": stored(store, tmp_path / "made")}
+    engine = FakeEngine("vllm")
+
+    async def ask(client: EngineClient) -> None:
+        await client.complete(PATH, body)
+        engine.registered.clear()
+        if stream:
+            assert [chunk async for chunk in client.stream(PATH, body)]
+        else:
+            assert (await client.complete(PATH, body))["choices"]
+
+    asking(engine, ask, folder)
+    assert len(engine.bodies("/v1/load_lora_adapter")) == 2
+
+
+def test_what_another_api_process_registered_is_used(store: ArtifactStore, folder: AdapterFolder, tmp_path: Path):
+    sha256 = stored(store, tmp_path / "made")
+    engine = FakeEngine("vllm", registered={f"manyicl-{sha256}": "somewhere"})
+    assert asking(engine, lambda client: client.complete(PATH, {**BODY, "model": sha256}), folder)["choices"]
+
+
+def test_deleted_weights_are_unregistered_and_their_folder_goes(
+    store: ArtifactStore, folder: AdapterFolder, tmp_path: Path
+):
+    sha256 = stored(store, tmp_path / "made")
+    engine = FakeEngine("vllm")
+
+    async def ask(client: EngineClient) -> None:
+        await client.complete(PATH, {**BODY, "model": sha256})
+        await client.remove({sha256, "0" * 64})
+
+    asking(engine, ask, folder)
+    assert engine.registered == {}
+    assert list((tmp_path / "adapters").iterdir()) == []
+
+
+def test_what_cannot_be_registered_is_refused_with_the_remedy(
+    store: ArtifactStore, folder: AdapterFolder, tmp_path: Path
+):
+    whole = stored(store, tmp_path / "whole", "model.safetensors")
+    for sha256, folder_, kind, message in (
+        (whole, folder, InvalidRequest, "adapters only"),
+        ("1" * 64, folder, NotFound, "stored weights"),
+        (whole, None, Unavailable, "MANYICL_ADAPTER_FOLDER"),
+    ):
+        engine = FakeEngine("vllm")
+        body = {**BODY, "model": sha256}
+        with pytest.raises(kind, match=message):
+            asking(engine, lambda client, body=body: client.complete(PATH, body), folder_)  # type: ignore[misc]
+        assert engine.bodies() == []
+
+
+def test_a_label_ends_with_the_line_break_that_ends_an_answer():
+    engine = FakeEngine("vllm")
+    body = {**BODY, "structured_outputs": {"choice": [" a.b", " a"]}, "stop": []}
+    asking(engine, lambda client: client.complete(PATH, body))
+    [asked] = engine.bodies()
+    assert asked["structured_outputs"] == {"regex": "( a\\.b| a)\n"}
+    assert asked["stop"] == ["\n"]
+
+
+def test_one_greedy_answer_is_told_n_times():
+    engine = FakeEngine("vllm", answers=[completion("yes")])
+    body = {**BODY, "temperature": 0.0, "n": 3}
+
+    async def ask(client: EngineClient) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        return await client.complete(PATH, body), [chunk async for chunk in client.stream(PATH, body)]
+
+    whole, chunks = asking(engine, ask)
+    assert [choice["index"] for choice in whole["choices"]] == [0, 1, 2]
+    assert [choice["index"] for choice in chunks[0]["choices"]] == [0, 1, 2]
+    assert [asked["n"] for asked in engine.bodies()] == [1, 1]
+
+
+def test_labels_are_scored_by_one_token_at_each_node():
+    labels, prompts = [[5, 9], [7, 9]], [[1, 2], [1, 3]]
+    logprobs = {"token_id:5": -1.0, "token_id:7": -2.0, "token_id:9": -0.5}
+    nodes = [{"index": index, "logprobs": {"top_logprobs": [logprobs]}} for index in range(6)]
+    engine = FakeEngine("vllm", answers=[{"choices": nodes}])
+    body = {"model": "a/base", "prompts": prompts, "prefix_tokens": 1, "labels": labels, "cache_salt": "s"}
+    answer = asking(engine, lambda client: client.complete("/v1/label_scores", body))
+    assert answer["scores"] == [[pytest.approx(-1.5), pytest.approx(-2.5)]] * 2
+    assert answer["usage"]["prompt_tokens"] == 4
+    [asked] = engine.bodies()
+    assert (asked["cache_salt"], asked["max_tokens"], len(asked["prompt"])) == ("s", 1, 6)
+    assert math.isclose(sum(map(math.exp, answer["scores"][0])), math.exp(-1.5) + math.exp(-2.5))
