@@ -23,9 +23,10 @@ from manyicl_core.base_models.catalog import base_model_folder, find_base_model
 from manyicl_core.base_models.load import compute_device, compute_dtype, load_base_model
 from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.evaluation.points import QuerySet, TextModel
+from manyicl_core.inference.compilation import compile_prefix
 from manyicl_core.inference.decoding import answers
-from manyicl_core.inference.language_model import LanguageModel
-from manyicl_core.inference.prefix import EMPTY_PREFIX, compile_prefix
+from manyicl_core.inference.language_model import LanguageModel, TunedModel
+from manyicl_core.inference.prefix import EMPTY_PREFIX
 from manyicl_core.method.tasks import Example, Task, TaskDefinition
 from manyicl_core.settings import get_settings
 
@@ -46,7 +47,7 @@ def main() -> int:
     assert entry is not None
     folder = base_model_folder(entry)
     device = compute_device()
-    model = LanguageModel(load_base_model(folder, device, compute_dtype(device)))
+    model = TunedModel(LanguageModel(load_base_model(folder, device, compute_dtype(device))))
     tokenizer = TextModel(load_encoder(folder), Tokenizer.from_file(str(folder / "tokenizer.json")))
     figures = [
         measure(model, QuerySet(load_task(TASKS / name), 40, tokenizer), tokenizer, alone)
@@ -75,9 +76,9 @@ def load_task(folder: Path) -> Task:
     return Task(definition=definition, demonstrations=examples("train.jsonl"), queries=examples("test.jsonl"))
 
 
-def measure(model: LanguageModel, queries: QuerySet, tokenizer: TextModel, alone: int) -> dict[str, Any]:
+def measure(model: TunedModel, queries: QuerySet, tokenizer: TextModel, alone: int) -> dict[str, Any]:
     """One task, both ways; one by one only the first ``alone`` queries are asked without a prefix."""
-    context, shots = queries.context(SHOTS, 0, 0, model.max_tokens)
+    context, shots = queries.context(SHOTS, 0, 0, model.language_model.max_tokens)
     assert shots == SHOTS
     started = time.perf_counter()
     with_prefix, _ = queries.answer(model, compile_prefix(model, context))

@@ -48,6 +48,10 @@ class Settings(BaseSettings):
     prefix_cache_bytes: int = Field(default=1 << 30, description="memory for compiled contexts in the engine")
     adapter_folder: Path | None = Field(default=None, description="folder from which vLLM servers load adapters")
     max_adapters: int = Field(default=8, description="adapters that the engine keeps in memory")
+    prefix_folder: Path | None = Field(default=None, description="where the engine keeps compiled contexts on disk")
+    prefix_disk_bytes: int = Field(default=8 << 30, description="disk space for them")
+    engine_rows: int = Field(default=32, description="answers that the engine writes at the same time")
+    engine_queue: int = Field(default=128, description="requests that may wait in the engine; more get a 429")
     log_json: bool = Field(default=False, description="log lines as JSON")
 
 

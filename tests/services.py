@@ -21,7 +21,6 @@ import uvicorn
 from fastapi import FastAPI
 from openai import OpenAI
 from sqlalchemy import func, update
-from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from api.app import create_app
@@ -34,6 +33,7 @@ from manyicl_core.inference.engine import Engine
 from manyicl_core.inference.language_model import LanguageModel
 from manyicl_core.inference.prefix_store import PrefixStore
 from manyicl_core.inference.server import create_app as create_engine_app
+from manyicl_core.inference.vocabulary import Vocabulary
 from manyicl_core.objects import open_store
 from manyicl_core.settings import get_settings
 from manyicl_core.store.engine import get_engine
@@ -197,5 +197,6 @@ def _engine_app(model_folder: Path, scratch: Path) -> FastAPI:
     model = LanguageModel(load_base_model(model_folder, torch.device("cpu"), torch.float32))
     store = open_store(os.environ["MANYICL_STORAGE_URL"])
     adapters = Adapters(model, store, scratch / "adapters", capacity=2)
-    engine = Engine(model, Tokenizer.from_file(str(model_folder / "tokenizer.json")), adapters, PrefixStore(1 << 26))
-    return create_engine_app(engine, AutoTokenizer.from_pretrained(model_folder), BASE_MODEL)
+    vocabulary = Vocabulary(AutoTokenizer.from_pretrained(model_folder), model.vocabulary)
+    engine = Engine(model, vocabulary, adapters, PrefixStore(1 << 26))
+    return create_engine_app(engine, vocabulary, BASE_MODEL)

@@ -11,11 +11,10 @@ from collections.abc import Sequence as Many
 
 import numpy as np
 import torch
-from transformers import DynamicCache
 
 from manyicl_core.contract.progress import CurveResult
 from manyicl_core.evaluation.points import label_tree
-from manyicl_core.inference.language_model import LanguageModel
+from manyicl_core.inference.language_model import TunedModel
 from manyicl_core.method.encoding import Encoder
 from manyicl_core.method.labels import LabelTree
 from manyicl_core.method.sequences import EncodedTask, Sequence, StreamSettings
@@ -26,7 +25,7 @@ _LONGEST = 131_072
 
 
 def measure_curve(
-    model: LanguageModel, name: str, task: Task, encoder: Encoder, shots: int, queries: int, draws: int, seed: int
+    model: TunedModel, name: str, task: Task, encoder: Encoder, shots: int, queries: int, draws: int, seed: int
 ) -> CurveResult:
     """Exact match at 0 to ``shots`` shots, over ``draws`` orders of the task's first ``queries`` queries.
 
@@ -36,7 +35,7 @@ def measure_curve(
     """
     hits: dict[int, list[bool]] = {}
     labels = label_tree(task, encoder)
-    for sequence in _sequences(task, encoder, shots + 1, queries, draws, seed, model.max_tokens):
+    for sequence in _sequences(task, encoder, shots + 1, queries, draws, seed, model.language_model.max_tokens):
         found = answered_exactly(model, sequence, labels)
         for answer, hit in zip(sequence.answers, found, strict=True):
             hits.setdefault(answer.shot, []).append(hit)
@@ -48,10 +47,10 @@ def measure_curve(
     )
 
 
-def answered_exactly(model: LanguageModel, sequence: Sequence, labels: LabelTree | None) -> list[bool]:
+def answered_exactly(model: TunedModel, sequence: Sequence, labels: LabelTree | None) -> list[bool]:
     """For each answer of ``sequence``, whether greedy decoding in its place would write it exactly."""
-    tokens = torch.from_numpy(sequence.tokens)[None].to(model.device)
-    states = model.hidden_states(tokens, DynamicCache())[0]
+    tokens = torch.from_numpy(sequence.tokens)
+    states = model.states(tokens)
     positions = [position for answer in sequence.answers for position in range(answer.start, answer.end)]
     allowed: list[list[int] | None] = [
         labels.allowed(sequence.tokens[answer.start : position].tolist()) if labels else None
@@ -60,8 +59,8 @@ def answered_exactly(model: LanguageModel, sequence: Sequence, labels: LabelTree
     ]
     chosen: list[int] = []
     for start in range(0, len(positions), _ROWS):
-        rows = torch.tensor(positions[start : start + _ROWS], device=model.device) - 1
-        chosen += _most_likely(model.logits(states[rows]), allowed[start : start + _ROWS])
+        rows = torch.tensor(positions[start : start + _ROWS], device=model.language_model.device) - 1
+        chosen += _most_likely(model.language_model.logits(states[rows]), allowed[start : start + _ROWS])
     right = np.array(chosen) == sequence.tokens[positions]
     ends = np.cumsum([answer.end - answer.start for answer in sequence.answers])
     return [bool(span.all()) for span in np.split(right, ends[:-1])]

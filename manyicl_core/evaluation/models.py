@@ -7,7 +7,7 @@ import torch
 
 from manyicl_core.base_models.load import load_base_model
 from manyicl_core.contract.evaluation_spec import EvaluatedModel
-from manyicl_core.inference.language_model import LanguageModel
+from manyicl_core.inference.language_model import LanguageModel, TunedModel
 
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -22,18 +22,17 @@ class Models:
         self._attached: str | None = None
         self._whole: tuple[str, LanguageModel] | None = None
 
-    def use(self, name: str) -> LanguageModel:
+    def use(self, name: str) -> TunedModel:
         """The model, ready to answer; the one before it may be out of memory from now on."""
         folder = self._folders[name]
         if folder is not None and not (folder / ADAPTER_CONFIG).is_file():
-            return self._use_whole(name, folder)
+            return TunedModel(self._use_whole(name, folder))
         if folder is not None and self._attached != name:
             if self._attached is not None:
                 self._base.detach(self._attached)
             self._base.attach(name, folder)
             self._attached = name
-        self._base.activate(name if folder is not None else None)
-        return self._base
+        return TunedModel(self._base, name if folder is not None else None)
 
     def load_order(self, name: str) -> tuple[bool, int]:
         """A sort key that brings together what is in memory at the same time."""

@@ -3,10 +3,9 @@
 from importlib.resources import files
 
 import torch
-from transformers import DynamicCache
 
 from manyicl_core.contract.progress import PlainTextResult
-from manyicl_core.inference.language_model import LanguageModel
+from manyicl_core.inference.language_model import TunedModel
 from manyicl_core.method.encoding import Encoder
 
 _CHUNK = 512
@@ -17,21 +16,21 @@ def plain_text() -> str:
     return (files("manyicl_core.evaluation") / "plain_text.txt").read_text(encoding="utf-8")
 
 
-def measure_plain_text(model: LanguageModel, name: str, encoder: Encoder) -> PlainTextResult:
+def measure_plain_text(model: TunedModel, name: str, encoder: Encoder) -> PlainTextResult:
     """The mean over the text's tokens, in documents of 512; the first token of each is given."""
     return cross_entropy(model, name, encoder.start, encoder.tokenize(plain_text()))
 
 
-def cross_entropy(model: LanguageModel, name: str, start: tuple[int, ...], text: list[int]) -> PlainTextResult:
+def cross_entropy(model: TunedModel, name: str, start: tuple[int, ...], text: list[int]) -> PlainTextResult:
     """Nats a token of ``text``, cut into documents of 512 tokens that each begin with ``start``."""
     total, tokens = 0.0, 0
     for begin in range(0, len(text), _CHUNK):
-        document = torch.tensor([*start, *text[begin : begin + _CHUNK]], device=model.device)
+        document = torch.tensor([*start, *text[begin : begin + _CHUNK]], device=model.language_model.device)
         given = max(1, len(start))
         if len(document) == given:
             continue
-        states = model.hidden_states(document[None], DynamicCache())[0]
-        logits = model.logits(states[given - 1 : -1])
+        states = model.states(document)
+        logits = model.language_model.logits(states[given - 1 : -1])
         total += float(torch.nn.functional.cross_entropy(logits, document[given:], reduction="sum"))
         tokens += len(document) - given
     return PlainTextResult(model=name, cross_entropy=total / tokens, tokens=tokens)

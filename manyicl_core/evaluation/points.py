@@ -14,9 +14,10 @@ from manyicl_core.contract.evaluation_spec import Point
 from manyicl_core.contract.progress import EvaluationResult
 from manyicl_core.evaluation.metrics import item_score
 from manyicl_core.evaluation.statistics import Items, interval
+from manyicl_core.inference.compilation import compile_prefix
 from manyicl_core.inference.decoding import answers
-from manyicl_core.inference.language_model import LanguageModel
-from manyicl_core.inference.prefix import EMPTY_PREFIX, Prefix, compile_prefix
+from manyicl_core.inference.language_model import TunedModel
+from manyicl_core.inference.prefix import EMPTY_PREFIX, Prefix
 from manyicl_core.method.contexts import draw_context
 from manyicl_core.method.encoding import Encoder, unescape_answer
 from manyicl_core.method.labels import LabelTree
@@ -55,7 +56,7 @@ class QuerySet:
         context = draw_context(self._tokenizer.encoder, definition, demonstrations, k, room, seed, draw)
         return context.tokens, context.shots
 
-    def answer(self, model: LanguageModel, prefix: Prefix) -> tuple[list[str], list[float]]:
+    def answer(self, model: TunedModel, prefix: Prefix) -> tuple[list[str], list[float]]:
         """The greedy answer to every query, and the seconds each took: an equal share of its batch's."""
         predictions = [""] * len(self.encoded)
         seconds = [0.0] * len(self.encoded)
@@ -81,7 +82,7 @@ def label_tree(task: Task, encoder: Encoder) -> LabelTree | None:
 
 
 def measure_points(
-    model: LanguageModel, queries: QuerySet, points: Sequence[Point], draws: int, seed: int, folder: Path
+    model: TunedModel, queries: QuerySet, points: Sequence[Point], draws: int, seed: int, folder: Path
 ) -> Iterator[EvaluationResult]:
     """Measure one model at one task, from the fewest shots to the most; write each point's items.
 
@@ -96,7 +97,7 @@ def measure_points(
         predictions: list[list[str]] = []
         # Without demonstrations every draw is the same.
         for draw in range(draws if point.k else 1):
-            tokens, held = queries.context(point.k, draw, seed, model.max_tokens)
+            tokens, held = queries.context(point.k, draw, seed, model.language_model.max_tokens)
             prefixes[draw] = compile_prefix(model, tokens, prefixes[draw])
             answered, spent = queries.answer(model, prefixes[draw])
             shots.append(held)

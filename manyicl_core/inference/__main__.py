@@ -9,7 +9,6 @@ from pathlib import Path  # noqa: E402
 
 import torch  # noqa: E402
 import uvicorn  # noqa: E402
-from tokenizers import Tokenizer  # noqa: E402
 from transformers import AutoTokenizer  # noqa: E402
 
 from manyicl_core.base_models.catalog import base_model_folder, known_base_models  # noqa: E402
@@ -17,8 +16,10 @@ from manyicl_core.base_models.load import compute_device, compute_dtype, load_ba
 from manyicl_core.inference.adapters import Adapters  # noqa: E402
 from manyicl_core.inference.engine import Engine  # noqa: E402
 from manyicl_core.inference.language_model import LanguageModel  # noqa: E402
+from manyicl_core.inference.prefix_files import PrefixFiles, base_name  # noqa: E402
 from manyicl_core.inference.prefix_store import PrefixStore  # noqa: E402
 from manyicl_core.inference.server import create_app  # noqa: E402
+from manyicl_core.inference.vocabulary import Vocabulary  # noqa: E402
 from manyicl_core.logging import configure_logging  # noqa: E402
 from manyicl_core.objects import open_store  # noqa: E402
 from manyicl_core.settings import get_settings, required  # noqa: E402
@@ -33,14 +34,21 @@ def main() -> None:
     folder = base_model_folder(entry)
     device = compute_device()
     model = LanguageModel(load_base_model(folder, device, compute_dtype(device)))
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    vocabulary = Vocabulary(AutoTokenizer.from_pretrained(folder), model.vocabulary)
     store = open_store(required(settings, "storage_url"))
+    files = None
+    if settings.prefix_folder is not None:
+        name = base_name(folder, model.dtype)
+        files = PrefixFiles(settings.prefix_folder, settings.prefix_disk_bytes, name, device)
     with tempfile.TemporaryDirectory(dir=settings.work_folder, prefix="manyicl-engine-") as scratch:
         adapters = Adapters(model, store, Path(scratch), settings.max_adapters)
-        texts = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        engine = Engine(model, texts, adapters, PrefixStore(settings.prefix_cache_bytes))
-        app = create_app(engine, tokenizer, entry.id)
+        prefixes = PrefixStore(settings.prefix_cache_bytes, files)
+        engine = Engine(model, vocabulary, adapters, prefixes, settings.engine_rows)
+        app = create_app(engine, vocabulary, entry.id, settings.engine_queue)
         uvicorn.run(app, host=settings.host, port=settings.engine_port, log_config=None, access_log=False)
+        adapters.close()
+        if files is not None:
+            files.close()
 
 
 if __name__ == "__main__":

@@ -1,108 +1,106 @@
-"""Decode answers for a batch of queries that share one prefix."""
+"""Rows that are decoded together: they join and leave between any two steps."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from transformers import DynamicCache
 
-from manyicl_core.inference.language_model import LanguageModel
+from manyicl_core.inference.answer import GREEDY, Answer
+from manyicl_core.inference.guides import LabelGuide
+from manyicl_core.inference.language_model import LanguageModel, TunedModel
 from manyicl_core.inference.prefix import Prefix
+from manyicl_core.inference.slots import Slots
 from manyicl_core.method.labels import LabelTree
 
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How the next token is chosen; temperature 0 is greedy."""
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int | None = None
+LONGEST_ROW = 256
+"""Tokens of its own that a row has beside the others; with more, they become a prefix for it alone."""
 
 
-@dataclass(slots=True)
-class _Row:
-    query: int
-    written: list[int] = field(default_factory=list)
-    pending: list[int] = field(default_factory=list)
-    length: int = 0
+@dataclass(slots=True, eq=False)
+class Row:
+    """A query behind a prefix, and the answer to it.
 
-
-def decode(
-    model: LanguageModel,
-    prefix: Prefix,
-    queries: Sequence[Sequence[int]],
-    max_tokens: int,
-    stop: frozenset[int],
-    labels: LabelTree | None = None,
-    sampling: Sampling | None = None,
-) -> Iterator[list[tuple[int, int]]]:
-    """Yield, at each step, the new ``(query index, token)`` pairs; several a query are possible.
-
-    A row ends with a token of ``stop`` (which is yielded), after a whole label, or after
-    ``max_tokens``. With ``labels`` only tokens that continue a label are considered, and runs of
-    tokens without a choice are written without a model call.
-
-    Args:
-        queries: token ids of each query, at least one each.
+    Attributes:
+        pending: tokens that the model has not read yet: first the query, then what was written last.
+        own: tokens behind the prefix that it has read.
     """
-    sampling = sampling or Sampling()
-    generator = torch.Generator(device="cpu")
-    if sampling.seed is not None:
-        generator.manual_seed(sampling.seed)
-    else:
-        generator.seed()
 
-    rows = [_Row(index, pending=list(query), length=len(prefix.tokens)) for index, query in enumerate(queries)]
-    # Of the rows' own tokens only: the prefix is never copied.
-    cache = DynamicCache()
-    mask = torch.ones(len(rows), 0, dtype=torch.long)
+    adapter: str | None
+    prefix: Prefix
+    pending: list[int]
+    answer: Answer
+    own: list[int] = field(default_factory=list)
 
-    while rows:
-        width = max(len(row.pending) for row in rows)
-        # Padded on the right: a real token then never attends to a pad, and no row is all masked.
-        tokens = torch.zeros(len(rows), width, dtype=torch.long)
-        fresh = torch.zeros(len(rows), width, dtype=torch.long)
-        for index, row in enumerate(rows):
-            tokens[index, : len(row.pending)] = torch.tensor(row.pending)
-            fresh[index, : len(row.pending)] = 1
-        positions = torch.tensor([row.length for row in rows])[:, None] + torch.arange(width)
-        last = torch.tensor([len(row.pending) - 1 for row in rows])
-        mask = torch.cat([mask, fresh], dim=1)
-        states = model.hidden_states(
-            tokens.to(model.device),
-            cache,
-            None if bool(mask.all()) else mask.to(model.device),
-            positions.to(model.device),
-            prefix.layers,
+
+class Decoder:
+    """Rows over one language model, with any prefixes and adapters."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model = model
+        self._slots = Slots(model)
+        self.rows: list[Row] = []
+
+    def join(self, row: Row) -> None:
+        """Take part from the next step on."""
+        self._slots.take()
+        self.rows.append(row)
+
+    def leave(self, row: Row) -> None:
+        """Take part no more."""
+        slot = self.rows.index(row)
+        self._slots.drop(slot)
+        last = self.rows.pop()
+        if last is not row:
+            self.rows[slot] = last
+
+    def clear(self) -> None:
+        """Drop all rows, after a step that failed."""
+        self.rows = []
+        self._slots = Slots(self._model)
+
+    def step(self) -> list[tuple[Row, list[int]]]:
+        """One pass of the model: each row's new tokens, at least one; rows whose answer is complete leave."""
+        for slot, row in enumerate(self.rows):
+            if row.own and len(row.own) + len(row.pending) > LONGEST_ROW:
+                self._set_apart(slot, row)
+        rows = list(self.rows)
+        counts = [len(row.pending) for row in rows]
+        states = self._slots.run(
+            [row.adapter for row in rows], [row.pending for row in rows], [row.prefix for row in rows]
         )
-        logits = model.logits(states[torch.arange(len(rows)), last]).cpu()
-
-        step: list[tuple[int, int]] = []
-        going: list[int] = []
+        last = torch.tensor(counts).cumsum(0) - 1
+        logits = self._model.logits(states[last.to(states.device)])
+        best = logits.argmax(dim=-1).tolist()
+        written: list[tuple[Row, list[int]]] = []
         for index, row in enumerate(rows):
-            row.length += len(row.pending)
-            token = _choose(logits[index], labels.allowed(row.written) if labels else None, sampling, generator)
-            new = [token]
-            if labels:
-                new += labels.forced([*row.written, token])
-            new = new[: max_tokens - len(row.written)]
-            row.written += new
+            answer = row.answer
+            new = answer.push_best(best[index]) if answer.takes_the_best else answer.push(logits[index].cpu())
+            row.own += row.pending
             row.pending = new
-            step += [(row.query, token) for token in new]
-            if row.written[-1] not in stop and len(row.written) < max_tokens:
-                going.append(index)
-        yield step
-        if len(going) < len(rows):
-            rows = [rows[index] for index in going]
-            if rows:
-                keep = torch.tensor(going)
-                mask = mask[keep]
-                cache.batch_select_indices(keep.to(model.device))
+            written.append((row, new))
+        for row in rows:
+            if row.answer.finish is not None:
+                self.leave(row)
+        return written
+
+    def _set_apart(self, slot: int, row: Row) -> None:
+        """Make of all that a row has read a prefix of its own: others are not padded to its length."""
+        own = self._slots.contents(slot)
+        layers = (
+            tuple(
+                (torch.cat([prefix[0], keys], dim=2), torch.cat([prefix[1], values], dim=2))
+                for prefix, (keys, values) in zip(row.prefix.layers, own, strict=True)
+            )
+            if row.prefix.tokens
+            else tuple((keys.clone(), values.clone()) for keys, values in own)
+        )
+        row.prefix = Prefix((*row.prefix.tokens, *row.own), layers)
+        row.own = []
+        self._slots.clear(slot)
 
 
 def answers(
-    model: LanguageModel,
+    model: TunedModel,
     prefix: Prefix,
     queries: Sequence[Sequence[int]],
     max_tokens: int,
@@ -110,24 +108,15 @@ def answers(
     labels: LabelTree | None = None,
 ) -> list[list[int]]:
     """Greedy answers' token ids without their stop token, in the order of ``queries``."""
-    written: list[list[int]] = [[] for _ in queries]
-    for step in decode(model, prefix, queries, max_tokens, stop, labels):
-        for query, token in step:
-            if token not in stop:
-                written[query].append(token)
-    return written
-
-
-def _choose(logits: torch.Tensor, allowed: list[int] | None, sampling: Sampling, generator: torch.Generator) -> int:
-    """The next token id, out of ``allowed`` where that is given."""
-    if allowed is not None:
-        choices = torch.tensor(allowed)
-        return int(choices[_choose(logits[choices], None, sampling, generator)])
-    if sampling.temperature == 0.0:
-        return int(logits.argmax())
-    probabilities = torch.softmax(logits / sampling.temperature, dim=-1)
-    if sampling.top_p < 1.0:
-        ranked, order = probabilities.sort(descending=True)
-        outside = ranked.cumsum(0) - ranked >= sampling.top_p
-        probabilities = torch.zeros_like(probabilities).scatter(0, order, ranked.masked_fill(outside, 0.0))
-    return int(torch.multinomial(probabilities, 1, generator=generator))
+    decoder = Decoder(model.language_model)
+    rows = [
+        Row(
+            model.adapter, prefix, list(query), Answer(GREEDY, max_tokens, stop, LabelGuide(labels) if labels else None)
+        )
+        for query in queries
+    ]
+    for row in rows:
+        decoder.join(row)
+    while decoder.rows:
+        decoder.step()
+    return [[token for token in row.answer.written if token not in stop] for row in rows]

@@ -1,111 +1,384 @@
-"""The engine: one thread that owns the model and answers one request after the other."""
+"""The engine: what waits, what is compiled, scored and decoded, one pass of the model at a time.
 
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+Requests over different contexts, adapters and the base model share passes; they join and leave
+between any two. A prefix is compiled in chunks between the others' steps.
+"""
 
-from tokenizers import Tokenizer
+from collections import deque
+from collections.abc import Callable
+
+import structlog
+import torch
 
 from manyicl_core.inference.adapters import Adapters
-from manyicl_core.inference.decoding import Sampling, decode
+from manyicl_core.inference.answer import Answer
+from manyicl_core.inference.compilation import CHUNK, Compilation
+from manyicl_core.inference.decoding import LONGEST_ROW, Decoder, Row
+from manyicl_core.inference.fair_queue import FairQueue
+from manyicl_core.inference.guides import GrammarGuide, LabelGuide
 from manyicl_core.inference.language_model import LanguageModel
-from manyicl_core.inference.prefix import EMPTY_PREFIX, Prefix, compile_prefix
-from manyicl_core.inference.prefix_store import PrefixStore
+from manyicl_core.inference.metrics import ROWS, TOKENS, WAITING
+from manyicl_core.inference.prefix import EMPTY_PREFIX
+from manyicl_core.inference.prefix_store import PrefixKey, PrefixStore
+from manyicl_core.inference.requests import (
+    Choices,
+    DeadlineExceeded,
+    Delta,
+    Event,
+    Generation,
+    Grammar,
+    LabelScores,
+    LabelScoring,
+    OutOfMemory,
+    PromptLogprobs,
+    Refusal,
+)
+from manyicl_core.inference.scoring import LabelQuery, following_logprobs, label_scores
 from manyicl_core.inference.text import TextStream
+from manyicl_core.inference.tickets import Making, Ticket
+from manyicl_core.inference.vocabulary import Vocabulary
 from manyicl_core.method.labels import LabelTree
 
-FinishReason = Literal["stop", "length"]
+_log = structlog.get_logger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """One request.
-
-    Attributes:
-        adapter: hash of the fine-tuned weights, or None for the base model.
-        prompt: token ids.
-        prefix_tokens: how many of them are a context, worth keeping compiled.
-        choices: token ids of the allowed answers, each with its stop token; None for free text.
-    """
-
-    adapter: str | None
-    prompt: tuple[int, ...]
-    prefix_tokens: int
-    max_tokens: int
-    sampling: Sampling
-    stop_texts: list[str]
-    stop_tokens: frozenset[int]
-    choices: list[list[int]] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """A piece of the answer; the last one has a ``finish_reason``."""
-
-    text: str
-    completion_tokens: int
-    cached_tokens: int
-    finish_reason: FinishReason | None = None
+_MAKINGS = 2
+"""Prefixes in the making at once: a tenant's many new contexts do not go before another's one."""
+_SHORT_CHUNK = 128
+"""Tokens of a prefix that are compiled while answers wait for their next token."""
+_SCORED_QUERIES = 32
+_SCORED_LABELS = 256
 
 
 class Engine:
-    """A base model with its adapters and prefixes. Not thread-safe: one thread calls it."""
+    """A base model with its adapters and prefixes. Not thread-safe: one thread calls it.
 
-    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, adapters: Adapters, prefixes: PrefixStore) -> None:
+    Args:
+        max_rows: answers that are written at the same time.
+        wake: called, in any thread, when ``step`` may find work that it did not see before.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        vocabulary: Vocabulary,
+        adapters: Adapters,
+        prefixes: PrefixStore,
+        max_rows: int = 32,
+    ) -> None:
         self._model = model
-        self._tokenizer = tokenizer
+        self._vocabulary = vocabulary
         self._adapters = adapters
         self._prefixes = prefixes
+        self._max_rows = max_rows
+        self._waiting: FairQueue[Ticket] = FairQueue()
+        self._makings: deque[Making] = deque()
+        self._scorings: deque[Ticket] = deque()
+        self._decoders: dict[LanguageModel, Decoder] = {}
+        self._rows: dict[Row, tuple[Ticket, int]] = {}
+        self._told: list[tuple[Ticket, Event]] = []
+        self.wake: Callable[[], None] = lambda: None
 
     @property
     def max_tokens(self) -> int:
         """The longest prompt and answer together."""
         return self._model.max_tokens
 
-    def generate(self, request: Generation, cancelled: threading.Event) -> Iterator[Delta]:
-        """Answer, piece by piece, until it is complete or ``cancelled``.
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids there are."""
+        return self._model.vocabulary
 
-        Raises:
-            UnknownAdapter: there are no such weights.
-            DoesNotFit: there is no memory for them.
+    @property
+    def waiting(self) -> int:
+        """Requests that have not begun."""
+        return len(self._waiting)
+
+    def submit(self, ticket: Ticket) -> None:
+        """Answer this, when its turn comes."""
+        self._waiting.push(ticket, ticket.request.salt, ticket.request.priority)
+
+    def step(self) -> tuple[bool, list[tuple[Ticket, Event]]]:
+        """Do the next piece of work; says whether there was any, and what to tell to whom."""
+        self._sweep()
+        while self._waiting.pop(self._start) is not None:
+            pass
+        WAITING.set(len(self._waiting))
+        worked = bool(self._makings or self._scorings or self._rows)
+        if self._makings:
+            self._guarded(self._compile, [self._makings[0].ticket])
+        if self._scorings:
+            batch = self._next_scorings()
+            self._guarded(lambda: self._score(batch), batch)
+        for model in [model for model, decoder in self._decoders.items() if decoder.rows]:
+            tickets = [self._rows[row][0] for row in self._decoders[model].rows]
+            self._guarded(lambda model=model: self._decode(model), tickets)  # type: ignore[misc]
+        told, self._told = self._told, []
+        return worked, told
+
+    # Starting
+
+    def _start(self, ticket: Ticket) -> bool:
+        """Let a waiting ticket begin, if what it needs is there; whether it has left the queue."""
+        try:
+            return self._begin(ticket)
+        except Refusal as refusal:
+            self._told.append((ticket, refusal))
+            return True
+
+    def _begin(self, ticket: Ticket) -> bool:
+        request = ticket.request
+        if isinstance(request, Generation) and self._rows and len(self._rows) + request.n > self._max_rows:
+            return False
+        if isinstance(request, LabelScoring) and len(self._scorings) >= _SCORED_QUERIES:
+            return False
+        ticket.model = self._adapters.get(request.adapter, self._adapters_in_use(), self.wake)
+        if ticket.model is None:
+            return False
+        # A text of which every token's probability is asked must run as a whole.
+        key = None if ticket.echoes else ticket.context_key
+        if key is not None:
+            if any(making.key == key for making in self._makings):
+                return False
+            prefix = self._prefixes.hold(key) if key in self._prefixes or len(self._makings) < _MAKINGS else None
+            if prefix is None:
+                return self._make_context(ticket, key)
+            ticket.held, ticket.prefix, ticket.cached = key, prefix, len(prefix.tokens)
+            if len(self._makings) >= _MAKINGS and self._needs_making(ticket):
+                self._let_go(ticket)
+                return False
+        elif len(self._makings) >= _MAKINGS and self._needs_making(ticket):
+            return False
+        self._go_on(ticket)
+        return True
+
+    def _needs_making(self, ticket: Ticket) -> bool:
+        """Whether what is left of the prompt is too long for a row."""
+        return ticket.echoes or len(ticket.query) > LONGEST_ROW
+
+    def _make_context(self, ticket: Ticket, key: PrefixKey) -> bool:
+        size = len(key.tokens) * self._model.bytes_a_token
+        if size > self._prefixes.budget_bytes:
+            raise OutOfMemory(
+                f"the context takes {size / 2**20:.0f} MiB and all contexts together may take "
+                f"{self._prefixes.budget_bytes / 2**20:.0f}; raise MANYICL_PREFIX_CACHE_BYTES or lower max_shots"
+            )
+        if len(self._makings) >= _MAKINGS or not self._prefixes.set_aside(size):
+            return False
+        assert ticket.model is not None
+        start = self._prefixes.longest_start(key)
+        ticket.cached = len(start.tokens)
+        self._makings.append(Making(ticket, key, Compilation(ticket.model, key.tokens, start), size))
+        return True
+
+    def _go_on(self, ticket: Ticket) -> None:
+        """From the context to the query: a long one is made a prefix first, a short one begins its answers."""
+        assert ticket.model is not None
+        if self._needs_making(ticket):
+            tokens = ticket.request.prompt if ticket.echoes else ticket.request.prompt[:-1]
+            self._makings.append(Making(ticket, None, Compilation(ticket.model, tokens, ticket.prefix)))
+        elif isinstance(ticket.request, LabelScoring):
+            self._scorings.append(ticket)
+        else:
+            self._write_answers(ticket, ticket.request)
+
+    def _write_answers(self, ticket: Ticket, request: Generation) -> None:
+        assert ticket.model is not None
+        if request.max_tokens == 0:
+            self._told.append((ticket, Delta(0, "", 0, ticket.cached, "length")))
+            self._let_go(ticket)
+            return
+        ticket.unfinished = request.n
+        ticket.texts = [TextStream(self._vocabulary.texts, list(request.stop_texts)) for _ in range(request.n)]
+        model = ticket.model.language_model
+        for number in range(request.n):
+            answer = Answer(request.sampling, request.max_tokens, request.stop_tokens, self._guide(request), number)
+            row = Row(ticket.model.adapter, ticket.prefix, ticket.query, answer)
+            self._decoders.setdefault(model, Decoder(model)).join(row)
+            self._rows[row] = ticket, number
+
+    def _guide(self, request: Generation) -> LabelGuide | GrammarGuide | None:
+        match request.guide:
+            case Choices(answers):
+                return LabelGuide(LabelTree(answers))
+            case Grammar(text):
+                return GrammarGuide(self._vocabulary.grammars, text)
+            case None:
+                return None
+
+    def _adapters_in_use(self) -> set[str | None]:
+        busy = [ticket for ticket, _ in self._rows.values()]
+        return {
+            ticket.request.adapter for ticket in [*busy, *self._scorings, *(making.ticket for making in self._makings)]
+        }
+
+    # Working
+
+    def _compile(self) -> None:
+        """A chunk of the first prefix in the making; then the next one's turn comes."""
+        making = self._makings[0]
+        ticket = making.ticket
+        done = making.compilation.done
+        states = making.compilation.advance(_SHORT_CHUNK if self._rows else CHUNK)
+        self._charge(ticket, making.compilation.done - done, "compiled")
+        if ticket.echoes:
+            self._read_prompt(making, states, done)
+        self._makings.rotate(-1)
+        if not making.compilation.left:
+            self._makings.remove(making)
+            self._made(making)
+
+    def _read_prompt(self, making: Making, states: torch.Tensor, done: int) -> None:
+        request = making.ticket.request
+        assert isinstance(request, Generation)
+        following = request.prompt[done + 1 : done + 1 + len(states)]
+        model = making.ticket.model
+        if following:
+            assert model is not None
+            top = request.sampling.logprobs or 0
+            making.logprobs += following_logprobs(model.language_model, states[: len(following)], following, top)
+
+    def _made(self, making: Making) -> None:
+        ticket, prefix = making.ticket, making.compilation.prefix()
+        if making.key is not None:
+            self._prefixes.put(making.key, prefix)
+            ticket.held = making.key
+        if ticket.echoes:
+            self._told.append((ticket, PromptLogprobs(tuple(making.logprobs))))
+            assert isinstance(ticket.request, Generation)
+            # The last token runs again, as the query whose logits begin the answer.
+            ticket.prefix = prefix.start(len(prefix.tokens) - 1)
+            self._write_answers(ticket, ticket.request)
+        else:
+            ticket.prefix = prefix
+            self._go_on(ticket)
+
+    def _next_scorings(self) -> list[Ticket]:
+        """Some of those that score labels over the same language model, labels bounded."""
+        assert self._scorings[0].model is not None
+        model = self._scorings[0].model.language_model
+        batch: list[Ticket] = []
+        labels = 0
+        for ticket in self._scorings:
+            assert ticket.model is not None and isinstance(ticket.request, LabelScoring)
+            labels += len(ticket.request.labels)
+            if ticket.model.language_model is model and (not batch or labels <= _SCORED_LABELS):
+                batch.append(ticket)
+        return batch[:_SCORED_QUERIES]
+
+    def _score(self, batch: list[Ticket]) -> None:
+        queries = []
+        for ticket in batch:
+            assert ticket.model is not None and isinstance(ticket.request, LabelScoring)
+            queries.append(LabelQuery(ticket.model.adapter, ticket.prefix, ticket.query, ticket.request.labels))
+        assert batch[0].model is not None
+        for ticket, scores in zip(batch, label_scores(batch[0].model.language_model, queries), strict=True):
+            self._told.append((ticket, LabelScores(tuple(scores), ticket.cached)))
+            self._charge(ticket, len(ticket.query), "scored")
+            self._scorings.remove(ticket)
+            self._let_go(ticket)
+
+    def _decode(self, model: LanguageModel) -> None:
+        decoder = self._decoders[model]
+        ROWS.observe(len(decoder.rows))
+        read = {row: len(row.pending) for row in decoder.rows}
+        for row, new in decoder.step():
+            ticket, number = self._rows[row]
+            self._charge(ticket, read[row], "decoded")
+            self._tell(ticket, number, row, new)
+            if row.answer.finish is not None or ticket.texts[number].stopped:
+                if row.answer.finish is None:
+                    decoder.leave(row)
+                del self._rows[row]
+                ticket.unfinished -= 1
+                if not ticket.unfinished:
+                    self._let_go(ticket)
+        if not decoder.rows and model is not self._model:
+            del self._decoders[model]
+
+    def _tell(self, ticket: Ticket, number: int, row: Row, new: list[int]) -> None:
+        """Turn a row's new tokens into text."""
+        text, answer = ticket.texts[number], row.answer
+        piece = ""
+        for token in new:
+            if token in answer.stop:
+                break
+            piece += text.push(token)
+            if text.stopped:
+                break
+        finish = "stop" if text.stopped else answer.finish
+        if finish is not None:
+            piece += text.flush()
+        written = len(answer.written)
+        logprobs = tuple(answer.logprobs[written - len(new) :]) if answer.sampling.logprobs is not None else ()
+        self._told.append((ticket, Delta(number, piece, written, ticket.cached, finish, logprobs)))
+
+    # Ending
+
+    def _sweep(self) -> None:
+        """Take out what nobody waits for any more, and what is too late."""
+        over = [ticket for ticket in self._waiting.remove(lambda ticket: ticket.cancelled or ticket.is_late())]
+        for making in [making for making in self._makings if making.ticket.cancelled or making.ticket.is_late()]:
+            self._makings.remove(making)
+            self._prefixes.give_back(making.set_aside)
+            over.append(making.ticket)
+        for ticket in [ticket for ticket in self._scorings if ticket.cancelled or ticket.is_late()]:
+            self._scorings.remove(ticket)
+            over.append(ticket)
+        over += {ticket for ticket, _ in self._rows.values() if ticket.cancelled or ticket.is_late()}
+        for ticket in over:
+            self._drop_rows(ticket)
+            self._let_go(ticket)
+            if not ticket.cancelled:
+                self._told.append((ticket, DeadlineExceeded("the answer was not complete at its deadline")))
+
+    def _drop_rows(self, ticket: Ticket) -> None:
+        for row in [row for row, (owner, _) in self._rows.items() if owner is ticket]:
+            assert ticket.model is not None
+            self._decoders[ticket.model.language_model].leave(row)
+            del self._rows[row]
+
+    def _let_go(self, ticket: Ticket) -> None:
+        if ticket.held is not None:
+            self._prefixes.release(ticket.held)
+            ticket.held = None
+        ticket.prefix = EMPTY_PREFIX
+
+    def _charge(self, ticket: Ticket, tokens: int, kind: str) -> None:
+        TOKENS.labels(kind).inc(tokens)
+        self._waiting.charge(ticket.request.salt, tokens)
+
+    def _guarded(self, work: Callable[[], None], tickets: list[Ticket]) -> None:
+        """Do the work; without memory once more after the contexts that nobody uses have gone.
+
+        Whatever goes wrong ends these tickets, never the engine.
         """
-        model = self._adapters.activate(request.adapter)
-        prefix, cached = self._prefix(model, request)
-        query = request.prompt[len(prefix.tokens) :]
-        labels = LabelTree(request.choices) if request.choices is not None else None
-        text = TextStream(self._tokenizer, request.stop_texts)
-        written = 0
-        steps = decode(model, prefix, [query], request.max_tokens, request.stop_tokens, labels, request.sampling)
-        for step in steps:
-            if cancelled.is_set():
-                return
-            piece = ""
-            finish: FinishReason | None = None
-            for _, token in step:
-                written += 1
-                if token in request.stop_tokens:
-                    finish = "stop"
-                    break
-                piece += text.push(token)
-                if text.stopped:
-                    finish = "stop"
-                    break
-            if finish is None and written >= request.max_tokens:
-                finish = "length"
-            if finish is not None:
-                yield Delta(piece + text.flush(), written, cached, finish)
-                return
-            yield Delta(piece, written, cached)
+        try:
+            try:
+                work()
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                self._prefixes.shrink()
+                work()
+        except Exception as error:  # the other requests go on
+            _log.exception("engine_work_failed")
+            refusal = Refusal(f"the engine failed ({type(error).__name__}); its log has the story")
+            if _is_out_of_memory(error):
+                refusal = OutOfMemory("the machine has no memory left for this request; try again in a moment")
+            self._fail(tickets, refusal)
 
-    def _prefix(self, model: LanguageModel, request: Generation) -> tuple[Prefix, int]:
-        """The compiled context and how many of its tokens needed no work."""
-        # At least one token is left for the query: its logits give the first answer token.
-        tokens = request.prompt[: min(request.prefix_tokens, len(request.prompt) - 1)]
-        if not tokens:
-            return EMPTY_PREFIX, 0
-        if known := self._prefixes.get(request.adapter, tokens):
-            return known, len(tokens)
-        prefix = compile_prefix(model, tokens)
-        self._prefixes.put(request.adapter, prefix)
-        return prefix, 0
+    def _fail(self, tickets: list[Ticket], refusal: Refusal) -> None:
+        for making in [making for making in self._makings if making.ticket in tickets]:
+            self._makings.remove(making)
+            self._prefixes.give_back(making.set_aside)
+        for ticket in dict.fromkeys(tickets):
+            if ticket in self._scorings:
+                self._scorings.remove(ticket)
+            self._drop_rows(ticket)
+            self._let_go(ticket)
+            self._told.append((ticket, refusal))
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Torch says it on a CPU in words alone."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)

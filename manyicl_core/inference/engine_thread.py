@@ -2,52 +2,104 @@
 
 import asyncio
 import threading
+import time
+from collections import deque
 from collections.abc import AsyncGenerator
-from concurrent.futures import ThreadPoolExecutor
+from queue import Empty, SimpleQueue
 
-from manyicl_core.inference.engine import Delta, Engine, Generation
+from manyicl_core.inference.engine import Engine
+from manyicl_core.inference.metrics import REFUSED
+from manyicl_core.inference.requests import Delta, Event, Generation, LabelScores, LabelScoring, Overloaded, Refusal
+from manyicl_core.inference.tickets import Ticket
+
+_LOOK_SECONDS = 0.1
+"""Waiting requests may become too late while nothing else happens."""
+_SHORTEST_WAIT, _LONGEST_WAIT = 0.1, 30.0
 
 
 class EngineThread:
-    """Runs generations one after the other and brings their deltas to whoever awaits them."""
+    """Runs the engine's steps and brings what it tells to whoever awaits it.
 
-    def __init__(self, engine: Engine) -> None:
+    Args:
+        max_waiting: requests that may wait for a row; the next ones are refused at once.
+    """
+
+    def __init__(self, engine: Engine, max_waiting: int) -> None:
         self._engine = engine
-        self._computing = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._max_waiting = max_waiting
+        self._inbox: SimpleQueue[Ticket | None] = SimpleQueue()
+        self._listeners: dict[Ticket, asyncio.Queue[Event]] = {}
+        self._finished: deque[float] = deque(maxlen=64)
+        self._closing = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        engine.wake = lambda: self._inbox.put(None)
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Begin; call it in the event loop that will listen."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
 
     def close(self) -> None:
-        """Take no more work."""
-        self._computing.shutdown(wait=False, cancel_futures=True)
+        """Stop after the step that is being done."""
+        self._closing = True
+        self._inbox.put(None)
+        self._thread.join()
 
-    async def deltas(self, generation: Generation) -> AsyncGenerator[Delta, None]:
-        """The pieces of an answer; leaving the loop early stops the engine at its next token.
+    async def events(self, request: Generation | LabelScoring) -> AsyncGenerator[Event, None]:
+        """What the engine tells of a request until it is complete; leaving early frees its rows at the next step.
 
         Raises:
-            UnknownAdapter: there are no such weights.
-            DoesNotFit: there is no memory for them.
+            Refusal: the engine does not answer it, or not now.
         """
-        loop = asyncio.get_running_loop()
-        arrived: asyncio.Queue[Delta | Exception | None] = asyncio.Queue()
-        cancelled = threading.Event()
-
-        def put(item: Delta | Exception | None) -> None:
-            loop.call_soon_threadsafe(arrived.put_nowait, item)
-
-        def compute() -> None:
-            if cancelled.is_set():
-                return
-            try:
-                for delta in self._engine.generate(generation, cancelled):
-                    put(delta)
-                put(None)
-            except Exception as error:  # it is raised where the answer is awaited
-                put(error)
-
-        self._computing.submit(compute)
+        waiting = self._engine.waiting + self._inbox.qsize()
+        if waiting >= self._max_waiting:
+            REFUSED.labels(Overloaded.code).inc()
+            raise Overloaded(f"{waiting} requests wait already; try again in a moment", self._retry_after(waiting))
+        ticket = Ticket(request)
+        arrived = self._listeners[ticket] = asyncio.Queue()
+        self._inbox.put(ticket)
+        unfinished = request.n if isinstance(request, Generation) else 1
         try:
-            while (item := await arrived.get()) is not None:
-                if isinstance(item, Exception):
-                    raise item
-                yield item
+            while unfinished:
+                event = await arrived.get()
+                if isinstance(event, Refusal):
+                    REFUSED.labels(event.code).inc()
+                    raise event
+                unfinished -= isinstance(event, LabelScores) or (isinstance(event, Delta) and bool(event.finish_reason))
+                yield event
+            self._finished.append(time.monotonic())
         finally:
-            cancelled.set()
+            ticket.cancelled = True
+            del self._listeners[ticket]
+
+    def _retry_after(self, waiting: int) -> float:
+        """Seconds until the queue may be empty, as fast as it lately went."""
+        if len(self._finished) < 2:
+            return 1.0
+        each = (time.monotonic() - self._finished[0]) / len(self._finished)
+        return min(max(waiting * each, _SHORTEST_WAIT), _LONGEST_WAIT)
+
+    def _run(self) -> None:
+        worked = False
+        while not self._closing:
+            self._read_inbox(wait=not worked)
+            worked, told = self._engine.step()
+            if told:
+                assert self._loop is not None
+                self._loop.call_soon_threadsafe(self._deliver, told)
+
+    def _read_inbox(self, wait: bool) -> None:
+        try:
+            item = self._inbox.get(wait, _LOOK_SECONDS if self._engine.waiting else None)
+            while True:
+                if item is not None:
+                    self._engine.submit(item)
+                item = self._inbox.get_nowait()
+        except Empty:
+            return
+
+    def _deliver(self, told: list[tuple[Ticket, Event]]) -> None:
+        for ticket, event in told:
+            if ticket in self._listeners:
+                self._listeners[ticket].put_nowait(event)

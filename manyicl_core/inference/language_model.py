@@ -1,22 +1,26 @@
-"""One base model in memory, with any number of LoRA adapters beside it, one active at a time."""
+"""One base model in memory, with any number of LoRA adapters beside it."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft import LoraModel, PeftModel
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
-from manyicl_core.base_models.lora import leave_inputs_to_autocast
-from manyicl_core.inference.shared_prefix import SHARED_PREFIX_ATTENTION, Layers, SharedPrefix
+from manyicl_core.inference.lora_bank import LoraBank
+from manyicl_core.inference.row_attention import ROW_ATTENTION, Layers, Pass
 
 
 class LanguageModel:
-    """A frozen base model; adapters are attached unmerged and switched in milliseconds."""
+    """A frozen base model; its adapters are never merged, and one forward pass may use several."""
 
     def __init__(self, base: PreTrainedModel) -> None:
-        base.set_attn_implementation(SHARED_PREFIX_ATTENTION)
+        kinds = set(getattr(base.config, "layer_types", None) or ["full_attention"])
+        # Sliding windows and linear attention forget: their prefixes cannot be shared so.
+        assert kinds == {"full_attention"}, f"models with {kinds} cannot be hosted"
+        base.set_attn_implementation(ROW_ATTENTION)
         self._base = base
-        self._peft: PeftModel | None = None
+        self._bank = LoraBank(base)
 
     @property
     def device(self) -> torch.device:
@@ -25,7 +29,7 @@ class LanguageModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The base weights' dtype, which is the cache's."""
+        """The weights' dtype, which is the keys' and values'."""
         return self._base.dtype
 
     @property
@@ -35,80 +39,103 @@ class LanguageModel:
         assert isinstance(length, int)
         return length
 
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids there are."""
+        return int(self._base.get_output_embeddings().weight.shape[0])
+
+    @property
+    def bytes_a_token(self) -> int:
+        """Memory that a token's keys and values take."""
+        config = self._base.config
+        heads, size = self._heads
+        return int(2 * config.num_hidden_layers * heads * size * self.dtype.itemsize)
+
+    def new_layers(self, rows: int, tokens: int) -> Layers:
+        """Room for the keys and values of ``rows`` rows of ``tokens`` tokens.
+
+        Zeros: what is not attended to is multiplied by zero, and must not be infinite.
+        """
+        heads, size = self._heads
+        shape = (rows, heads, tokens, size)
+        options = {"dtype": self.dtype, "device": self.device}
+        return tuple(
+            (torch.zeros(shape, **options), torch.zeros(shape, **options))
+            for _ in range(self._base.config.num_hidden_layers)
+        )
+
+    @property
+    def _heads(self) -> tuple[int, int]:
+        """Key and value heads, and their size."""
+        config = self._base.config
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return config.num_key_value_heads, size
+
     def attached(self, adapter: str) -> bool:
         """Whether ``adapter`` is in memory."""
-        return self._peft is not None and adapter in self._peft.peft_config
+        return adapter in self._bank
 
     def attach(self, adapter: str, folder: Path) -> None:
-        """Load a PEFT adapter under a name."""
-        if self._peft is None:
-            self._peft = PeftModel.from_pretrained(self._base, str(folder), adapter_name=adapter)
-        else:
-            self._peft.load_adapter(str(folder), adapter_name=adapter)
-        self._peft.eval()
-        leave_inputs_to_autocast(self._peft)
+        """Load a PEFT adapter under a name.
+
+        Raises:
+            UnsupportedAdapter: it is not a plain LoRA adapter of this base.
+        """
+        self._bank.add(adapter, folder)
 
     def detach(self, adapter: str) -> None:
         """Free an adapter's memory."""
-        assert self._peft is not None
-        self._peft.delete_adapter(adapter)
-
-    def activate(self, adapter: str | None) -> None:
-        """Answer with ``adapter`` from now on, or with the plain base model."""
-        if self._peft is None:
-            assert adapter is None
-            return
-        if adapter is None:
-            self._layers.disable_adapter_layers()
-        else:
-            self._layers.enable_adapter_layers()
-            self._peft.set_adapter(adapter)
-
-    @property
-    def _layers(self) -> LoraModel:
-        assert self._peft is not None and isinstance(self._peft.base_model, LoraModel)
-        return self._peft.base_model
+        self._bank.remove(adapter)
 
     @torch.inference_mode()
-    def hidden_states(
+    def states(
         self,
         tokens: torch.Tensor,
-        cache: DynamicCache,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-        prefix: Layers = (),
+        positions: torch.Tensor,
+        adapters: Sequence[str | None],
+        lengths: Sequence[int],
+        rows: Pass | None = None,
     ) -> torch.Tensor:
-        """Run ``tokens`` (int64 ``[batch, length]``) after ``cache``, which grows by them.
+        """Run rows of new tokens, laid end to end.
 
         Args:
-            attention_mask: int64 ``[batch, cached + length]``, 0 where a row is padded.
-            position_ids: int64 ``[batch, length]``; needed with a prefix.
-            prefix: keys and values that all rows attend to before what is in ``cache``.
+            tokens: int64 ``[tokens]``; so are ``positions``, each counted from its row's first token.
+            adapters: each row's adapter, None for the base alone.
+            lengths: each row's new tokens.
+            rows: where the rows' earlier keys and values are; None: one document from its start.
 
         Returns:
-            the last layer's states, ``[batch, length, hidden]``.
+            the last layer's states, ``[tokens, hidden]``.
         """
-        shared = {"shared_prefix": SharedPrefix(prefix)} if prefix else {}
-        # Autocast: adapters are float32 and would else pull every layer's product up to it.
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype == torch.bfloat16):
-            output = self._base.base_model(
-                input_ids=tokens,
-                past_key_values=cache,
-                attention_mask=attention_mask,
-                position_ids=position_ids,
-                use_cache=True,
-                **shared,
-            )
-        # A model that does not hand the prefix on to its attention would answer without it.
-        assert all(layers.reads == len(prefix) for layers in shared.values())
-        states = output.last_hidden_state
+        self._bank.select(adapters, lengths)
+        output = self._base.base_model(
+            input_ids=tokens[None], position_ids=positions[None], use_cache=False, **({"rows": rows} if rows else {})
+        )
+        # A model that does not hand the rows on to its attention would answer without them.
+        assert rows is None or rows.reads == len(rows.slots)
+        states = output.last_hidden_state[0]
         assert isinstance(states, torch.Tensor)
         return states
 
     @torch.inference_mode()
     def logits(self, states: torch.Tensor) -> torch.Tensor:
-        """Next-token logits, float32 ``[batch, vocabulary]``, of states ``[batch, hidden]``."""
+        """Next-token logits, float32 ``[tokens, vocabulary]``, of states ``[tokens, hidden]``."""
         # Contiguous: torch otherwise copies a frozen head once a row (180 times slower at 32).
         logits = self._base.get_output_embeddings()(states.contiguous())
         assert isinstance(logits, torch.Tensor)
         return logits.float()
+
+
+@dataclass(frozen=True, slots=True)
+class TunedModel:
+    """A language model with one of its attached adapters, or with none."""
+
+    language_model: LanguageModel
+    adapter: str | None = None
+
+    def states(self, document: torch.Tensor) -> torch.Tensor:
+        """The last layer's states ``[tokens, hidden]`` of one document, int64 ``[tokens]``."""
+        model = self.language_model
+        document = document.to(model.device)
+        positions = torch.arange(len(document), device=model.device)
+        return model.states(document, positions, [self.adapter], [len(document)])

@@ -1,40 +1,145 @@
-"""Compiled prefixes in memory, least recently used out first."""
+"""Compiled prefixes: in memory within a budget, least recently used out first, with copies on disk."""
 
+import hashlib
 from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from manyicl_core.inference.prefix import Prefix
+from manyicl_core.inference.metrics import PREFIX_BYTES, PREFIX_EVICTIONS, PREFIX_LOOKUPS
+from manyicl_core.inference.prefix import EMPTY_PREFIX, Prefix
+from manyicl_core.inference.prefix_files import PrefixFiles
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixKey:
+    """What a prefix is of. Whoever differs in any of it never sees the other's.
+
+    Attributes:
+        adapter: hash of the fine-tuned weights; None: the base model.
+        salt: the tenant's.
+        tokens: ids of the context.
+    """
+
+    adapter: str | None
+    salt: str
+    tokens: tuple[int, ...]
+
+    def digest(self, base: str) -> str:
+        """The key's name on disk; ``base`` stands for the base model, its numbers and the encoder."""
+        text = "\n".join([base, self.adapter or "", self.salt, ",".join(map(str, self.tokens))])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(slots=True)
+class _Entry:
+    prefix: Prefix
+    holders: int = 0
 
 
 class PrefixStore:
-    """Prefixes by adapter and tokens, within a budget of bytes.
+    """Prefixes by key. One that is held stays; ``budget`` bounds all of them, those being made included."""
 
-    The key holds every token and the hash of the fine-tuned weights, so that no answer ever comes
-    from another model's or another tenant's demonstrations.
-    """
-
-    def __init__(self, budget_bytes: int) -> None:
+    def __init__(self, budget_bytes: int, files: PrefixFiles | None = None) -> None:
         self._budget = budget_bytes
-        self._prefixes: OrderedDict[tuple[str | None, tuple[int, ...]], Prefix] = OrderedDict()
+        self._files = files
+        self._entries: OrderedDict[PrefixKey, _Entry] = OrderedDict()
         self._bytes = 0
 
-    def get(self, adapter: str | None, tokens: tuple[int, ...]) -> Prefix | None:
-        """The compiled prefix, if it is here."""
-        prefix = self._prefixes.get((adapter, tokens))
-        if prefix is not None:
-            self._prefixes.move_to_end((adapter, tokens))
-        return prefix
-
-    def put(self, adapter: str | None, prefix: Prefix) -> None:
-        """Keep a prefix; others go when the budget is exceeded, and so does one larger than it."""
-        key = (adapter, prefix.tokens)
-        assert key not in self._prefixes
-        self._prefixes[key] = prefix
-        self._bytes += prefix.size_bytes
-        while self._bytes > self._budget:
-            _, dropped = self._prefixes.popitem(last=False)
-            self._bytes -= dropped.size_bytes
+    @property
+    def budget_bytes(self) -> int:
+        """The most memory that prefixes take."""
+        return self._budget
 
     @property
     def size_bytes(self) -> int:
-        """Memory in use."""
+        """Memory in use or set aside."""
         return self._bytes
+
+    def __contains__(self, key: PrefixKey) -> bool:
+        return key in self._entries
+
+    def hold(self, key: PrefixKey) -> Prefix | None:
+        """The compiled prefix if there is one, from memory or disk; it stays until it is released."""
+        source = "memory" if key in self._entries else "disk"
+        entry = self._entries.get(key) or self._from_disk(key)
+        if entry is None:
+            return None
+        PREFIX_LOOKUPS.labels(source).inc()
+        entry.holders += 1
+        self._entries.move_to_end(key)
+        return entry.prefix
+
+    def release(self, key: PrefixKey) -> None:
+        """One holder less."""
+        self._entries[key].holders -= 1
+
+    def longest_start(self, key: PrefixKey) -> Prefix:
+        """The longest prefix in memory, of the same model and tenant, that the key's tokens begin with."""
+        found = EMPTY_PREFIX
+        for other, entry in self._entries.items():
+            length = len(other.tokens)
+            same = (other.adapter, other.salt) == (key.adapter, key.salt)
+            if same and length > len(found.tokens) and key.tokens[:length] == other.tokens:
+                found = entry.prefix
+        return found
+
+    def set_aside(self, size_bytes: int) -> bool:
+        """Make room for a prefix about to be made; False: there is none now, as others are held."""
+        self._evict(self._budget - size_bytes)
+        if self._bytes + size_bytes > self._budget:
+            return False
+        self._count(size_bytes)
+        return True
+
+    def give_back(self, size_bytes: int) -> None:
+        """Undo ``set_aside``: the prefix will not be put."""
+        self._count(-size_bytes)
+
+    def put(self, key: PrefixKey, prefix: Prefix) -> None:
+        """Keep a prefix for which room was set aside, and hold it."""
+        assert key not in self._entries
+        PREFIX_LOOKUPS.labels("compiled").inc()
+        self._entries[key] = _Entry(prefix, holders=1)
+        if self._files is not None:
+            self._files.write(key, prefix)
+
+    def shrink(self) -> None:
+        """Let go of all that nobody holds."""
+        self._evict(0)
+
+    def forget(self, keys: Sequence[PrefixKey]) -> None:
+        """Delete prefixes for good, from the disk too; held ones go from memory when they are released and evicted."""
+        for key in keys:
+            entry = self._entries.get(key)
+            if entry is not None and not entry.holders:
+                self._drop(key)
+            if self._files is not None:
+                self._files.delete(key)
+
+    def _from_disk(self, key: PrefixKey) -> _Entry | None:
+        if self._files is None:
+            return None
+        size = self._files.size_bytes(key)
+        if size is None or not self.set_aside(size):
+            return None
+        prefix = self._files.read(key)
+        if prefix is None:
+            self.give_back(size)
+            return None
+        self._count(prefix.size_bytes - size)
+        self._entries[key] = entry = _Entry(prefix)
+        return entry
+
+    def _evict(self, most_bytes: int) -> None:
+        for key in [key for key, entry in self._entries.items() if not entry.holders]:
+            if self._bytes <= most_bytes:
+                return
+            self._drop(key)
+            PREFIX_EVICTIONS.inc()
+
+    def _drop(self, key: PrefixKey) -> None:
+        self._count(-self._entries.pop(key).prefix.size_bytes)
+
+    def _count(self, size_bytes: int) -> None:
+        self._bytes += size_bytes
+        PREFIX_BYTES.set(self._bytes)

@@ -1,53 +1,80 @@
-"""The engine over HTTP: ``/v1/completions``, ``/v1/chat/completions``, ``/v1/models``, ``/health``."""
+"""The engine over HTTP: completions, chat completions, label scores, ``/v1/models``, ``/health``, ``/metrics``."""
 
+import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from transformers import PreTrainedTokenizerBase
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from manyicl_core.inference.adapters import DoesNotFit, UnknownAdapter
-from manyicl_core.inference.decoding import Sampling
-from manyicl_core.inference.engine import Delta, Engine, Generation
+from manyicl_core.inference.answer import Sampling
+from manyicl_core.inference.engine import Engine
 from manyicl_core.inference.engine_thread import EngineThread
-from manyicl_core.inference.schemas import ChatRequest, CompletionRequest, usage
-
-Kind = Literal["chat.completion", "text_completion"]
+from manyicl_core.inference.guides import BadGrammar, check_grammar, json_grammar, regex_grammar
+from manyicl_core.inference.replies import Choice, Kind, piece, take, whole
+from manyicl_core.inference.requests import (
+    Choices,
+    Delta,
+    Event,
+    Generation,
+    Grammar,
+    LabelScores,
+    LabelScoring,
+    Overloaded,
+    Refusal,
+)
+from manyicl_core.inference.schemas import (
+    ChatRequest,
+    CompletionRequest,
+    LabelScoresRequest,
+    Placed,
+    StructuredOutputs,
+    usage,
+)
+from manyicl_core.inference.vocabulary import Vocabulary
 
 _CLIENT_CLOSED_REQUEST = 499
 
+Result = TypeVar("Result")
 
-class RequestRefused(Exception):
-    """The engine cannot answer this request."""
 
-    def __init__(self, status: int, message: str, code: str) -> None:
+class BadRequest(Refusal):
+    """The request cannot be answered as it is."""
+
+    status = 400
+    code = "invalid_value"
+
+    def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
-        self.status = status
-        self.body = {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
+        self.code = code
 
 
-def create_app(engine: Engine, tokenizer: PreTrainedTokenizerBase, base_model: str) -> FastAPI:
+def create_app(engine: Engine, vocabulary: Vocabulary, base_model: str, max_waiting: int = 128) -> FastAPI:
     """The HTTP application around one engine."""
-    thread = EngineThread(engine)
+    thread = EngineThread(engine, max_waiting)
+    service = Service(engine, thread, vocabulary, base_model)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        thread.start()
         yield
         thread.close()
 
     app = FastAPI(title="ManyICL engine", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.exception_handler(RequestRefused)(_refused)
-    app.exception_handler(UnknownAdapter)(_unknown_adapter)
-    app.exception_handler(DoesNotFit)(_does_not_fit)
+    app.exception_handler(Refusal)(_refused)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
@@ -56,123 +83,230 @@ def create_app(engine: Engine, tokenizer: PreTrainedTokenizerBase, base_model: s
 
     @app.post("/v1/completions")
     async def completions(request: Request, body: CompletionRequest) -> Response:
-        generation = Generation(
-            adapter=None if body.model == base_model else body.model,
-            prompt=tuple(body.prompt),
-            prefix_tokens=body.prefix_tokens,
-            max_tokens=_room(body.max_tokens, len(body.prompt), engine.max_tokens),
-            sampling=Sampling(body.temperature, body.top_p, body.seed),
-            stop_texts=body.stop,
-            stop_tokens=frozenset(body.stop_token_ids),
-            choices=_choices(body, tokenizer),
-        )
-        return await _respond(request, body.stream, thread, generation, "text_completion", body.model)
+        return await _while_connected(request, service.complete(body))
 
     @app.post("/v1/chat/completions")
     async def chat_completions(request: Request, body: ChatRequest) -> Response:
-        messages = [message.model_dump() for message in body.messages]
-        # Rendered first, then encoded: a template writes its special tokens out itself.
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        assert isinstance(text, str)
-        prompt = tokenizer.encode(text, add_special_tokens=False)
-        generation = Generation(
-            adapter=None if body.model == base_model else body.model,
-            prompt=tuple(prompt),
-            prefix_tokens=0,
-            max_tokens=_room(body.max_tokens, len(prompt), engine.max_tokens),
-            sampling=Sampling(body.temperature, body.top_p, body.seed),
-            stop_texts=body.stop,
-            stop_tokens=frozenset({tokenizer.eos_token_id}),
-            choices=None,
-        )
-        return await _respond(request, body.stream, thread, generation, "chat.completion", body.model)
+        return await _while_connected(request, service.chat(body))
+
+    @app.post("/v1/label_scores")
+    async def label_scores(request: Request, body: LabelScoresRequest) -> Response:
+        return await _while_connected(request, service.label_scores(body))
 
     return app
 
 
-def _room(max_tokens: int, prompt_tokens: int, longest: int) -> int:
-    """How long the answer may get."""
-    room = longest - prompt_tokens
-    if room < 1:
-        raise RequestRefused(
-            400,
-            f"the prompt has {prompt_tokens} tokens and the model reads at most {longest}; "
-            "shorten it or lower max_shots",
-            "context_length_exceeded",
+class Service:
+    """From bodies to the engine's requests, and back."""
+
+    def __init__(self, engine: Engine, thread: EngineThread, vocabulary: Vocabulary, base_model: str) -> None:
+        self._engine = engine
+        self._thread = thread
+        self._vocabulary = vocabulary
+        self._base_model = base_model
+
+    async def complete(self, body: CompletionRequest) -> Response:
+        """``/v1/completions``."""
+        prompts = body.prompts()
+        stop = frozenset(body.stop_token_ids)
+        requests = [self._generation(body, tuple(prompt), stop, body.logprobs, body.echo) for prompt in prompts]
+        return await self._respond(requests, "text_completion", body)
+
+    async def chat(self, body: ChatRequest) -> Response:
+        """``/v1/chat/completions``."""
+        prompt = self._vocabulary.chat([message.model_dump() for message in body.messages])
+        stop = frozenset([*body.stop_token_ids, self._vocabulary.end])
+        logprobs = body.top_logprobs if body.logprobs else None
+        return await self._respond([self._generation(body, tuple(prompt), stop, logprobs)], "chat.completion", body)
+
+    async def label_scores(self, body: LabelScoresRequest) -> Response:
+        """``/v1/label_scores``."""
+        labels = tuple(tuple(label) for label in body.labels)
+        longest = max(map(len, labels))
+        for prompt in body.prompts:
+            self._check(prompt, longest)
+        self._check([token for label in labels for token in label], 0)
+        requests = [
+            LabelScoring(
+                adapter=self._adapter(body),
+                prompt=tuple(prompt),
+                prefix_tokens=body.prefix_tokens,
+                salt=body.cache_salt,
+                priority=body.priority,
+                deadline=_deadline(body),
+                labels=labels,
+            )
+            for prompt in body.prompts
+        ]
+        results = await asyncio.gather(*(self._scores(request) for request in requests))
+        totals = usage(sum(map(len, body.prompts)), 0, sum(result.cached_tokens for result in results))
+        return JSONResponse({"scores": [list(result.scores) for result in results], "usage": totals})
+
+    async def _scores(self, request: LabelScoring) -> LabelScores:
+        async with aclosing(self._thread.events(request)) as events:
+            async for event in events:
+                assert isinstance(event, LabelScores)
+                return event
+        raise AssertionError("the engine tells something or refuses")
+
+    def _generation(
+        self,
+        body: CompletionRequest | ChatRequest,
+        prompt: tuple[int, ...],
+        stop: frozenset[int],
+        logprobs: int | None,
+        echo: bool = False,
+    ) -> Generation:
+        if body.max_tokens == 0 and not echo:
+            raise BadRequest("max_tokens: 0 writes nothing; it is for echo alone", "invalid_value")
+        if any(token >= self._engine.vocabulary for token in body.logit_bias):
+            raise BadRequest("logit_bias: the model has no such token", "invalid_value")
+        room = self._check(prompt, min(body.max_tokens, 1))
+        return Generation(
+            adapter=self._adapter(body),
+            prompt=prompt,
+            prefix_tokens=body.prefix_tokens if isinstance(body, CompletionRequest) else 0,
+            salt=body.cache_salt,
+            priority=body.priority,
+            deadline=_deadline(body),
+            max_tokens=min(body.max_tokens, room),
+            sampling=Sampling(
+                temperature=body.temperature,
+                top_p=body.top_p,
+                seed=body.seed,
+                presence_penalty=body.presence_penalty,
+                frequency_penalty=body.frequency_penalty,
+                logit_bias=tuple(body.logit_bias.items()),
+                logprobs=logprobs,
+            ),
+            stop_texts=tuple(body.stop),
+            stop_tokens=stop if body.structured_outputs is None else stop | {self._vocabulary.end},
+            guide=self._guide(body.structured_outputs, body.stop_token_ids),
+            n=body.n,
+            echo=echo,
         )
-    return min(max_tokens, room)
+
+    def _adapter(self, body: Placed) -> str | None:
+        return None if body.model == self._base_model else body.model
+
+    def _check(self, prompt: list[int] | tuple[int, ...], needed: int) -> int:
+        """How many tokens fit behind the prompt; the answer needs ``needed`` at least."""
+        if max(prompt) >= self._engine.vocabulary:
+            raise BadRequest(f"the model has no token {max(prompt)}", "invalid_value")
+        room = self._engine.max_tokens - len(prompt)
+        if room < needed:
+            raise BadRequest(
+                f"the prompt has {len(prompt)} tokens and the model reads at most {self._engine.max_tokens}; "
+                "shorten it or lower max_shots",
+                "context_length_exceeded",
+            )
+        return room
+
+    def _guide(self, outputs: StructuredOutputs | None, stop: list[int]) -> Choices | Grammar | None:
+        if outputs is None:
+            return None
+        if outputs.choice is not None:
+            if not stop:
+                raise BadRequest("structured_outputs.choice needs stop_token_ids", "missing_stop")
+            return Choices(tuple((*self._vocabulary.plain(text), stop[0]) for text in outputs.choice))
+        try:
+            grammar = regex_grammar(outputs.regex) if outputs.regex is not None else json_grammar(outputs.json_schema)
+            check_grammar(grammar)
+        except (BadGrammar, ValueError) as error:
+            raise BadRequest(f"structured_outputs: {error}", "invalid_grammar") from error
+        return Grammar(grammar)
+
+    async def _respond(self, requests: list[Generation], kind: Kind, body: CompletionRequest | ChatRequest) -> Response:
+        """The whole answer, or a stream of its pieces."""
+        head = {"id": "gen-" + secrets.token_hex(12), "created": int(time.time()), "model": body.model}
+        if body.stream:
+            if len(requests) > 1 or requests[0].echo:
+                raise BadRequest("stream: one prompt without echo at a time", "invalid_value")
+            events = self._thread.events(requests[0])
+            # The first event is awaited here, so that a refusal still has its status.
+            first = await anext(events)
+            return StreamingResponse(
+                self._chunks(first, events, head, requests[0], kind), media_type="text/event-stream"
+            )
+        asked = requests[0].sampling.logprobs is not None
+        choices = [
+            Choice(asked, list(request.prompt) if request.echo else [])
+            for request in requests
+            for _ in range(request.n)
+        ]
+        await asyncio.gather(*(self._collect(choices, number, request) for number, request in enumerate(requests)))
+        totals = usage(
+            sum(len(request.prompt) for request in requests),
+            sum(choice.completion_tokens for choice in choices),
+            sum(choice.cached_tokens for choice in choices[:: requests[0].n]),
+        )
+        shown = [whole(kind, index, choice, self._vocabulary) for index, choice in enumerate(choices)]
+        return JSONResponse({**head, "object": kind, "choices": shown, "usage": totals})
+
+    async def _collect(self, choices: list[Choice], number: int, request: Generation) -> None:
+        async with aclosing(self._thread.events(request)) as events:
+            async for event in events:
+                take(choices, number, request.n, event)
+
+    async def _chunks(
+        self, first: Event, rest: AsyncGenerator[Event, None], head: dict[str, Any], request: Generation, kind: Kind
+    ) -> AsyncIterator[str]:
+        """Server-sent events: a chunk a delta, then one with the usage, then ``[DONE]``."""
+        head = {**head, "object": "chat.completion.chunk" if kind == "chat.completion" else kind}
+        asked = request.sampling.logprobs is not None
+        written = [0] * request.n
+        cached = 0
+        async with aclosing(rest):
+            event: Event | None = first
+            while event is not None:
+                assert isinstance(event, Delta)
+                written[event.index], cached = event.completion_tokens, event.cached_tokens
+                yield _event({**head, "choices": [piece(kind, event.index, asked, event, self._vocabulary)]})
+                try:
+                    event = await anext(rest, None)
+                except Refusal as refusal:
+                    yield _event(_error(refusal))
+                    return
+        yield _event({**head, "choices": [], "usage": usage(len(request.prompt), sum(written), cached)})
+        yield "data: [DONE]\n\n"
 
 
-def _choices(body: CompletionRequest, tokenizer: PreTrainedTokenizerBase) -> list[list[int]] | None:
-    """The allowed answers as token ids, each with its stop token."""
-    if body.structured_outputs is None:
-        return None
-    if not body.stop_token_ids:
-        raise RequestRefused(400, "structured_outputs.choice needs stop_token_ids", "missing_stop")
-    # As in training, a special token in a user's text is plain text.
-    return [
-        [*tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True), body.stop_token_ids[0]]
-        for text in body.structured_outputs.choice
-    ]
+async def _while_connected(request: Request, answer: Coroutine[Any, Any, Response]) -> Response:
+    """The answer, unless the client leaves first: then the engine stops working on it."""
+    answering = asyncio.ensure_future(answer)
+    leaving = asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if answering.done():
+            return answering.result()
+        return Response(status_code=_CLIENT_CLOSED_REQUEST)
+    finally:
+        for task in (answering, leaving):
+            task.cancel()
 
 
-async def _respond(
-    request: Request, stream: bool, thread: EngineThread, generation: Generation, kind: Kind, model: str
-) -> Response:
-    """The whole answer, or a stream of its pieces."""
-    head = {"id": "gen-" + secrets.token_hex(12), "created": int(time.time()), "model": model}
-    deltas = thread.deltas(generation)
-    if stream:
-        # The first delta is awaited here, so that a refusal still has its status.
-        first = await anext(deltas)
-        events = _events(first, deltas, head, len(generation.prompt), kind)
-        return StreamingResponse(events, media_type="text/event-stream")
-    text = ""
-    last = Delta("", 0, 0)
-    async with aclosing(deltas):
-        async for last in deltas:
-            text += last.text
-            if await request.is_disconnected():
-                return Response(status_code=_CLIENT_CLOSED_REQUEST)
-    content = {"message": {"role": "assistant", "content": text}} if kind == "chat.completion" else {"text": text}
-    choice = {"index": 0, "finish_reason": last.finish_reason, "logprobs": None, **content}
-    totals = usage(len(generation.prompt), last.completion_tokens, last.cached_tokens)
-    return JSONResponse({**head, "object": kind, "choices": [choice], "usage": totals})
+async def _left(request: Request) -> None:
+    """Returns when the client has closed its connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
-async def _events(
-    first: Delta, rest: AsyncGenerator[Delta, None], head: dict[str, Any], prompt_tokens: int, kind: Kind
-) -> AsyncIterator[str]:
-    """Server-sent events: a chunk a delta, then one with the usage, then ``[DONE]``."""
-    name = "chat.completion.chunk" if kind == "chat.completion" else kind
-
-    def chunk(delta: Delta) -> str:
-        content = {"delta": {"content": delta.text}} if kind == "chat.completion" else {"text": delta.text}
-        choice = {"index": 0, "finish_reason": delta.finish_reason, "logprobs": None, **content}
-        return _event({**head, "object": name, "choices": [choice]})
-
-    last = first
-    async with aclosing(rest):
-        yield chunk(first)
-        async for last in rest:
-            yield chunk(last)
-    totals = usage(prompt_tokens, last.completion_tokens, last.cached_tokens)
-    yield _event({**head, "object": name, "choices": [], "usage": totals})
-    yield "data: [DONE]\n\n"
+def _deadline(body: Placed) -> float | None:
+    return None if body.deadline_seconds is None else time.monotonic() + body.deadline_seconds
 
 
 def _event(content: dict[str, Any]) -> str:
     return f"data: {json.dumps(content)}\n\n"
 
 
+def _error(refusal: Refusal) -> dict[str, Any]:
+    kind = "invalid_request_error" if refusal.status < 429 else "server_error"
+    return {"error": {"message": refusal.message, "type": kind, "param": None, "code": refusal.code}}
+
+
 def _refused(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestRefused)
-    return JSONResponse(error.body, error.status)
-
-
-def _unknown_adapter(_: Request, error: Exception) -> JSONResponse:
-    return JSONResponse(RequestRefused(404, f"there are no weights {error}", "model_not_found").body, 404)
-
-
-def _does_not_fit(_: Request, error: Exception) -> JSONResponse:
-    return JSONResponse(RequestRefused(503, str(error), "out_of_memory").body, 503)
+    assert isinstance(error, Refusal)
+    headers = {}
+    if isinstance(error, Overloaded):
+        headers["retry-after-ms"] = str(round(1000 * error.retry_after_seconds))
+    return JSONResponse(_error(error), error.status, headers)

@@ -1,0 +1,59 @@
+"""Waiting requests: of the urgent ones first, and among tenants by what each has used (fair queueing)."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class FairQueue(Generic[Item]):
+    """Who has used least is next; a tenant that comes back has saved nothing up.
+
+    Self-clocked fair queueing (Golestani 1994) with the work counted as it is done.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[tuple[int, str], deque[Item]] = {}
+        self._used: dict[str, float] = {}
+        self._clock = 0.0
+
+    def __len__(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
+    def __iter__(self) -> Iterator[Item]:
+        for queue in self._waiting.values():
+            yield from queue
+
+    def push(self, item: Item, tenant: str, priority: int) -> None:
+        """Wait, behind the tenant's others of the same priority."""
+        if not any(waits for _, waits in self._waiting if waits == tenant):
+            self._used[tenant] = max(self._used.get(tenant, 0.0), self._clock)
+        self._waiting.setdefault((priority, tenant), deque()).append(item)
+
+    def pop(self, start: Callable[[Item], bool]) -> Item | None:
+        """The first item that ``start`` takes, of each tenant's first ones; None if it takes none."""
+        order = sorted(self._waiting, key=lambda place: (place[0], self._used[place[1]]))
+        for place in order:
+            item = self._waiting[place][0]
+            if start(item):
+                self._clock = self._used[place[1]]
+                self._take(place, item)
+                return item
+        return None
+
+    def remove(self, unwanted: Callable[[Item], bool]) -> list[Item]:
+        """Take out all that is not wanted any more."""
+        removed = [(place, item) for place, queue in self._waiting.items() for item in queue if unwanted(item)]
+        for place, item in removed:
+            self._take(place, item)
+        return [item for _, item in removed]
+
+    def charge(self, tenant: str, work: float) -> None:
+        """Count work that was done for a tenant."""
+        self._used[tenant] = self._used.get(tenant, self._clock) + work
+
+    def _take(self, place: tuple[int, str], item: Item) -> None:
+        self._waiting[place].remove(item)
+        if not self._waiting[place]:
+            del self._waiting[place]

@@ -1,0 +1,82 @@
+"""What an answer may be: a closed set of labels, or a grammar."""
+
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from llguidance import LLMatcher, LLTokenizer
+
+from manyicl_core.method.labels import LabelTree
+
+# As json.dumps writes it: where any white space may stand, small models write nothing else.
+_SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
+
+class BadGrammar(ValueError):
+    """The JSON Schema or regular expression cannot be followed; the message says why."""
+
+
+class LabelGuide:
+    """Follows an answer through a label tree; runs of tokens without a choice are forced."""
+
+    def __init__(self, labels: LabelTree) -> None:
+        self._labels = labels
+        self._written: list[int] = []
+
+    def restrict(self, logits: torch.Tensor) -> torch.Tensor:
+        """Leave the tokens that continue a label."""
+        allowed = torch.tensor(self._labels.allowed(self._written))
+        left = torch.full_like(logits, -torch.inf)
+        left[allowed] = logits[allowed]
+        return left
+
+    def accept(self, token: int) -> list[int]:
+        """Go on to the next choice."""
+        forced = self._labels.forced([*self._written, token])
+        self._written += [token, *forced]
+        return forced
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether a whole label is written."""
+        return not self._labels.allowed(self._written)
+
+
+def check_grammar(grammar: str) -> None:
+    """Raises ``BadGrammar`` if llguidance cannot follow it."""
+    if message := LLMatcher.validate_grammar(grammar):
+        raise BadGrammar(message.strip().splitlines()[0])
+
+
+def json_grammar(schema: dict[str, Any] | None) -> str:
+    """The grammar of JSON texts that fit ``schema``; of any JSON object without one."""
+    return str(LLMatcher.grammar_from_json_schema(json.dumps(schema or {"type": "object"}), _SPACING))
+
+
+def regex_grammar(pattern: str) -> str:
+    """The grammar of texts that a regular expression matches as a whole."""
+    return str(LLMatcher.grammar_from_regex(pattern))
+
+
+class GrammarGuide:
+    """Follows an answer through a grammar (llguidance: a mask over the vocabulary takes microseconds)."""
+
+    def __init__(self, tokenizer: LLTokenizer, grammar: str) -> None:
+        self._matcher = LLMatcher(tokenizer, grammar)
+
+    def restrict(self, logits: torch.Tensor) -> torch.Tensor:
+        """Leave the tokens after which the text can still be completed."""
+        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        allowed = np.unpackbits(bits, count=len(logits), bitorder="little").astype(bool)
+        return logits.masked_fill(~torch.from_numpy(allowed), -torch.inf)
+
+    def accept(self, token: int) -> list[int]:
+        """Go on by ``token``; nothing is forced, as the model should split texts into tokens in its own way."""
+        self._matcher.consume_token(token)
+        return []
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the text is complete and nothing can follow."""
+        return bool(self._matcher.is_stopped())

@@ -1,0 +1,122 @@
+"""Prefixes on disk: a cache that survives a restart. What is not exactly as it was written is not used."""
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from manyicl_core.inference.prefix import Prefix
+from manyicl_core.method.encoding import ENCODER_VERSION, template_hash
+from manyicl_core.objects import sha256_of
+
+if TYPE_CHECKING:
+    from manyicl_core.inference.prefix_store import PrefixKey
+
+_log = structlog.get_logger(__name__)
+
+
+class PrefixFiles:
+    """One safetensors file a prefix, at most ``budget_bytes`` of them, the longest unread out first.
+
+    Args:
+        base: what the base model's weights, its dtype and the encoder are called together.
+        device: where prefixes are loaded to.
+    """
+
+    def __init__(self, folder: Path, budget_bytes: int, base: str, device: torch.device) -> None:
+        self._folder = folder
+        self._budget = budget_bytes
+        self._base = base
+        self._device = device
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="prefix-files")
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def close(self) -> None:
+        """Write what is still to be written."""
+        self._writing.shutdown()
+
+    def size_bytes(self, key: "PrefixKey") -> int | None:
+        """Bytes of the key's file; None: there is none."""
+        try:
+            return self._path(key).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def read(self, key: "PrefixKey") -> Prefix | None:
+        """The key's prefix, checked against its hash; None if it cannot be used."""
+        path = self._path(key)
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                expected = (file.metadata() or {}).get("sha256")
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        except (OSError, SafetensorError) as error:
+            _log.warning("prefix_file_unreadable", file=path.name, reason=str(error))
+            path.unlink(missing_ok=True)
+            return None
+        if _digest(tensors) != expected:
+            _log.warning("prefix_file_changed", file=path.name)
+            path.unlink(missing_ok=True)
+            return None
+        os.utime(path)
+        layers = tuple(
+            (tensors[f"{number:04}.keys"].to(self._device), tensors[f"{number:04}.values"].to(self._device))
+            for number in range(len(tensors) // 2)
+        )
+        return Prefix(key.tokens, layers)
+
+    def write(self, key: "PrefixKey", prefix: Prefix) -> None:
+        """Write a prefix beside the engine's work; a failure costs only the file."""
+        self._writing.submit(self._write, self._path(key), prefix)
+
+    def delete(self, key: "PrefixKey") -> None:
+        """Delete the key's file, after all that is still to be written."""
+        self._writing.submit(self._path(key).unlink, missing_ok=True)
+
+    def _path(self, key: "PrefixKey") -> Path:
+        return self._folder / f"{key.digest(self._base)}.safetensors"
+
+    def _write(self, path: Path, prefix: Prefix) -> None:
+        if path.exists():
+            return
+        tensors = {}
+        for number, (keys, values) in enumerate(prefix.layers):
+            tensors[f"{number:04}.keys"] = keys.cpu().contiguous()
+            tensors[f"{number:04}.values"] = values.cpu().contiguous()
+        part = path.with_suffix(".part")
+        try:
+            self._make_room(prefix.size_bytes)
+            save_file(tensors, part, {"sha256": _digest(tensors), "base": self._base})
+            part.replace(path)
+        except OSError as error:
+            _log.warning("prefix_file_not_written", file=path.name, reason=str(error))
+            part.unlink(missing_ok=True)
+
+    def _make_room(self, size_bytes: int) -> None:
+        files = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in self._folder.glob("*.safetensors"))
+        total = sum(size for _, size, _ in files) + size_bytes
+        for _, size, path in files:
+            if total <= self._budget:
+                return
+            path.unlink(missing_ok=True)
+            total -= size
+
+
+def base_name(folder: Path, dtype: torch.dtype) -> str:
+    """What keys and values depend on beside the adapter and the tokens: weights, numbers, encoder and template."""
+    parts = [sha256_of(path) for path in sorted([*folder.glob("*.safetensors"), folder / "config.json"])]
+    return "-".join([*parts, str(dtype), str(ENCODER_VERSION), template_hash()])
+
+
+def _digest(tensors: dict[str, torch.Tensor]) -> str:
+    """Of names and bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,168 @@
+"""The rows' own keys and values, one slot a row, and the forward pass over what they add."""
+
+from collections.abc import Sequence
+
+import torch
+
+from manyicl_core.inference.language_model import LanguageModel
+from manyicl_core.inference.prefix import Prefix
+from manyicl_core.inference.row_attention import Behind, Block, Layers, Pass
+
+_SPARE_PLACES = 64
+"""So few pads are always cheaper than one product more."""
+
+
+class Slots:
+    """Slots for rows; the first ``len(lengths)`` are taken.
+
+    Args:
+        layers: room for the rows, per layer ``[rows, kv heads, tokens, head size]``; it is made larger when needed.
+    """
+
+    def __init__(self, model: LanguageModel, layers: Layers | None = None) -> None:
+        self._model = model
+        self._layers = layers if layers is not None else model.new_layers(1, 1)
+        self.lengths: list[int] = []
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory of all slots."""
+        return sum(part.nbytes for layer in self._layers for part in layer)
+
+    def drop(self, slot: int) -> None:
+        """Free a slot; the last row moves into it."""
+        last = len(self.lengths) - 1
+        if slot != last:
+            self._copy(last, slot, self.lengths[last])
+            self.lengths[slot] = self.lengths[last]
+        self.lengths.pop()
+
+    def copy(self, slots: Sequence[int]) -> "Slots":
+        """New slots that begin with what those of these numbers hold."""
+        reach = max(self.lengths[slot] for slot in slots)
+        index = torch.tensor(slots, device=self._model.device)
+        copied = Slots(
+            self._model,
+            tuple((keys[index, :, :reach], values[index, :, :reach]) for keys, values in self._layers),
+        )
+        copied.lengths = [self.lengths[slot] for slot in slots]
+        return copied
+
+    def take(self) -> None:
+        """Take a new, empty last slot."""
+        self.lengths.append(0)
+
+    def contents(self, slot: int) -> Layers:
+        """A row's own keys and values, as they are stored: per layer ``[1, kv heads, tokens, head size]``."""
+        rows, tokens = slice(slot, slot + 1), slice(0, self.lengths[slot])
+        return tuple((keys[rows, :, tokens], values[rows, :, tokens]) for keys, values in self._layers)
+
+    def clear(self, slot: int) -> None:
+        """Forget what a row has; it keeps its slot."""
+        self.lengths[slot] = 0
+
+    def run(
+        self, adapters: Sequence[str | None], new: Sequence[Sequence[int]], prefixes: Sequence[Prefix]
+    ) -> torch.Tensor:
+        """Run the rows' new tokens, at least one a row, after what each has already.
+
+        Args:
+            adapters: of each row; None: the base alone. So are ``new`` and ``prefixes``.
+
+        Returns:
+            the last states of all new tokens, end to end, ``[tokens, hidden]``.
+        """
+        counts = [len(tokens) for tokens in new]
+        assert len(counts) == len(self.lengths) and min(counts) > 0
+        starts = self.lengths
+        ends = [start + count for start, count in zip(starts, counts, strict=True)]
+        self._make_room(len(counts), max(ends))
+        length = torch.tensor(counts)
+        row = torch.arange(len(counts)).repeat_interleave(length)
+        first = torch.tensor(starts) - (length.cumsum(0) - length)
+        place = torch.arange(len(row)) + first.repeat_interleave(length)
+        before = torch.tensor([len(prefix.tokens) for prefix in prefixes])
+        device = self._model.device
+        rows = Pass(
+            slots=self._layers,
+            row=row.to(device),
+            place=place.to(device),
+            blocks=tuple(_blocks(starts, counts, device)),
+            behind=tuple(_behind(prefixes, row, device)),
+        )
+        tokens = torch.tensor([token for tokens in new for token in tokens], device=device)
+        states = self._model.states(tokens, (place + before[row]).to(device), adapters, counts, rows)
+        self.lengths = ends
+        return states
+
+    def _copy(self, source: int, target: int, length: int) -> None:
+        for layer in self._layers:
+            for part in layer:
+                part[target, :, :length] = part[source, :, :length]
+
+    def _make_room(self, rows: int, tokens: int) -> None:
+        """At least double what is too small: growing is then rare."""
+        had_rows, had_tokens = self._layers[0][0].shape[0], self._layers[0][0].shape[2]
+        if rows <= had_rows and tokens <= had_tokens:
+            return
+        rows = max(rows, 2 * had_rows) if rows > had_rows else had_rows
+        tokens = max(tokens, 2 * had_tokens) if tokens > had_tokens else had_tokens
+        larger = self._model.new_layers(rows, tokens)
+        reach = max(self.lengths, default=0)
+        for ours, theirs in zip(larger, self._layers, strict=True):
+            for part, other in zip(ours, theirs, strict=True):
+                part[:had_rows, :, :reach] = other[:, :, :reach]
+        self._layers = larger
+
+
+def _blocks(starts: Sequence[int], counts: Sequence[int], device: torch.device) -> list[Block]:
+    """Cut the rows into runs of similar numbers of new tokens: at most about half of a block is pads."""
+    cuts = [0]
+    width = tokens = 0
+    for row, count in enumerate(counts):
+        width, tokens = max(width, count), tokens + count
+        if width * (row + 1 - cuts[-1]) > 2 * tokens + _SPARE_PLACES:
+            cuts.append(row)
+            width, tokens = count, count
+    offset = 0
+    blocks = []
+    for begin, end in zip(cuts, [*cuts[1:], len(counts)], strict=True):
+        rows = slice(begin, end)
+        blocks.append(_block(rows, offset, torch.tensor(starts[rows]), torch.tensor(counts[rows]), device))
+        offset += sum(counts[rows])
+    return blocks
+
+
+def _block(rows: slice, offset: int, start: torch.Tensor, count: torch.Tensor, device: torch.device) -> Block:
+    width, reach = int(count.max()), int((start + count).max())
+    place = torch.arange(width)
+    attended = torch.arange(reach) <= (start[:, None] + place)[:, :, None]
+    spread = kept = None
+    if int(count.min()) < width:
+        real = place < count[:, None]
+        # A pad repeats its row's last token; what comes of it is dropped.
+        spread = (count.cumsum(0) - count)[:, None] + torch.minimum(place, count[:, None] - 1)
+        spread, kept = spread.flatten().to(device), real.flatten().nonzero()[:, 0].to(device)
+    return Block(
+        rows=rows,
+        tokens=slice(offset, offset + int(count.sum())),
+        width=width,
+        reach=reach,
+        mask=attended[:, None].to(device),
+        spread=spread,
+        kept=kept,
+    )
+
+
+def _behind(prefixes: Sequence[Prefix], row: torch.Tensor, device: torch.device) -> list[Behind]:
+    """Which tokens stand behind which prefix."""
+    groups: dict[int, list[int]] = {}
+    for index, prefix in enumerate(prefixes):
+        if prefix.tokens:
+            groups.setdefault(id(prefix), []).append(index)
+    if len(groups) == 1 and all(prefix.tokens for prefix in prefixes):
+        return [Behind(prefixes[0].layers, None)]
+    return [
+        Behind(prefixes[indices[0]].layers, torch.isin(row, torch.tensor(indices)).nonzero()[:, 0].to(device))
+        for indices in groups.values()
+    ]

@@ -1,0 +1,70 @@
+"""A request on its way through the engine."""
+
+import time
+from dataclasses import dataclass, field
+
+from manyicl_core.inference.answer import TokenLogprob
+from manyicl_core.inference.compilation import Compilation
+from manyicl_core.inference.language_model import TunedModel
+from manyicl_core.inference.prefix import EMPTY_PREFIX, Prefix
+from manyicl_core.inference.prefix_store import PrefixKey
+from manyicl_core.inference.requests import Generation, LabelScoring
+from manyicl_core.inference.text import TextStream
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A request, and how far it is.
+
+    Attributes:
+        cancelled: nobody waits for the answer any more; set from any thread.
+        held: the key of the context that it stands behind, while that must stay.
+        cached: tokens of the prompt that needed no work.
+        texts: of each answer that is being written.
+    """
+
+    request: Generation | LabelScoring
+    cancelled: bool = False
+    model: TunedModel | None = None
+    held: PrefixKey | None = None
+    prefix: Prefix = EMPTY_PREFIX
+    cached: int = 0
+    texts: list[TextStream] = field(default_factory=list)
+    unfinished: int = 0
+
+    @property
+    def context_key(self) -> PrefixKey | None:
+        """Of the prompt's context; at least one token is left for the query, whose logits begin the answer."""
+        request = self.request
+        tokens = request.prompt[: min(request.prefix_tokens, len(request.prompt) - 1)]
+        return PrefixKey(request.adapter, request.salt, tokens) if tokens else None
+
+    @property
+    def query(self) -> list[int]:
+        """The tokens behind the prefix."""
+        return list(self.request.prompt[len(self.prefix.tokens) :])
+
+    @property
+    def echoes(self) -> bool:
+        """Whether the prompt's own log-probabilities are asked for."""
+        return isinstance(self.request, Generation) and self.request.echo
+
+    def is_late(self) -> bool:
+        """Whether its deadline has passed."""
+        return self.request.deadline is not None and time.monotonic() > self.request.deadline
+
+
+@dataclass(slots=True, eq=False)
+class Making:
+    """A prefix in the making for a ticket: its context (with a key), or the rest of a long prompt.
+
+    Attributes:
+        set_aside: bytes of the store's budget.
+        logprobs: of the prompt's tokens so far, for a ticket that echoes.
+    """
+
+    ticket: Ticket
+    key: PrefixKey | None
+    compilation: Compilation
+    set_aside: int = 0
+    logprobs: list[TokenLogprob] = field(default_factory=list)
