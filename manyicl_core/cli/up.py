@@ -168,6 +168,7 @@ class ServiceRun:
             "MANYICL_HOST": _HOST,
             "MANYICL_PORT": str(self._port),
             "MANYICL_WORK_FOLDER": str(self._folder / "work"),
+            "MANYICL_PREFIX_FOLDER": str(self._folder / "prefixes"),
         }
         get_settings.cache_clear()
 

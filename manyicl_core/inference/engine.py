@@ -126,29 +126,32 @@ class Engine:
             return True
 
     def _begin(self, ticket: Ticket) -> bool:
-        request = ticket.request
-        if isinstance(request, Generation) and self._rows and len(self._rows) + request.n > self._max_rows:
+        if not self._has_room(ticket):
             return False
-        if isinstance(request, LabelScoring) and len(self._scorings) >= _SCORED_QUERIES:
-            return False
-        ticket.model = self._adapters.get(request.adapter, self._adapters_in_use(), self.wake)
+        ticket.model = self._adapters.get(ticket.request.adapter, self._adapters_in_use(), self.wake)
         if ticket.model is None:
             return False
         # A text of which every token's probability is asked must run as a whole.
         key = None if ticket.echoes else ticket.context_key
-        if key is not None:
-            if any(making.key == key for making in self._makings):
-                return False
-            prefix = self._prefixes.hold(key) if key in self._prefixes or len(self._makings) < _MAKINGS else None
-            if prefix is None:
-                return self._make_context(ticket, key)
-            ticket.held, ticket.prefix, ticket.cached = key, prefix, len(prefix.tokens)
-            if len(self._makings) >= _MAKINGS and self._needs_making(ticket):
-                self._let_go(ticket)
-                return False
-        elif len(self._makings) >= _MAKINGS and self._needs_making(ticket):
+        if key is not None and not self._stand_behind(ticket, key):
+            return self._make_context(ticket, key)
+        if self._needs_making(ticket) and len(self._makings) >= _MAKINGS:
+            self._let_go(ticket)
             return False
         self._go_on(ticket)
+        return True
+
+    def _has_room(self, ticket: Ticket) -> bool:
+        if isinstance(ticket.request, LabelScoring):
+            return len(self._scorings) < _SCORED_QUERIES
+        return not self._rows or len(self._rows) + ticket.request.n <= self._max_rows
+
+    def _stand_behind(self, ticket: Ticket, key: PrefixKey) -> bool:
+        """Hold the ticket's context, if it is compiled."""
+        prefix = self._prefixes.hold(key)
+        if prefix is None:
+            return False
+        ticket.held, ticket.prefix, ticket.cached = key, prefix, len(prefix.tokens)
         return True
 
     def _needs_making(self, ticket: Ticket) -> bool:
@@ -162,7 +165,9 @@ class Engine:
                 f"the context takes {size / 2**20:.0f} MiB and all contexts together may take "
                 f"{self._prefixes.budget_bytes / 2**20:.0f}; raise MANYICL_PREFIX_CACHE_BYTES or lower max_shots"
             )
-        if len(self._makings) >= _MAKINGS or not self._prefixes.set_aside(size):
+        if len(self._makings) >= _MAKINGS or any(making.key == key for making in self._makings):
+            return False
+        if not self._prefixes.set_aside(size):
             return False
         assert ticket.model is not None
         start = self._prefixes.longest_start(key)
@@ -316,26 +321,27 @@ class Engine:
 
     def _sweep(self) -> None:
         """Take out what nobody waits for any more, and what is too late."""
-        over = [ticket for ticket in self._waiting.remove(lambda ticket: ticket.cancelled or ticket.is_late())]
-        for making in [making for making in self._makings if making.ticket.cancelled or making.ticket.is_late()]:
-            self._makings.remove(making)
-            self._prefixes.give_back(making.set_aside)
-            over.append(making.ticket)
-        for ticket in [ticket for ticket in self._scorings if ticket.cancelled or ticket.is_late()]:
-            self._scorings.remove(ticket)
-            over.append(ticket)
-        over += {ticket for ticket, _ in self._rows.values() if ticket.cancelled or ticket.is_late()}
+        over = self._waiting.remove(Ticket.is_over)
+        busy = [making.ticket for making in self._makings]
+        busy += [*self._scorings, *dict.fromkeys(ticket for ticket, _ in self._rows.values())]
+        over += [ticket for ticket in busy if ticket.is_over()]
         for ticket in over:
-            self._drop_rows(ticket)
-            self._let_go(ticket)
+            self._take_out(ticket)
             if not ticket.cancelled:
                 self._told.append((ticket, DeadlineExceeded("the answer was not complete at its deadline")))
 
-    def _drop_rows(self, ticket: Ticket) -> None:
+    def _take_out(self, ticket: Ticket) -> None:
+        """Of whatever it is in."""
+        for making in [making for making in self._makings if making.ticket is ticket]:
+            self._makings.remove(making)
+            self._prefixes.give_back(making.set_aside)
+        if ticket in self._scorings:
+            self._scorings.remove(ticket)
         for row in [row for row, (owner, _) in self._rows.items() if owner is ticket]:
             assert ticket.model is not None
             self._decoders[ticket.model.language_model].leave(row)
             del self._rows[row]
+        self._let_go(ticket)
 
     def _let_go(self, ticket: Ticket) -> None:
         if ticket.held is not None:
@@ -365,18 +371,9 @@ class Engine:
             refusal = Refusal(f"the engine failed ({type(error).__name__}); its log has the story")
             if _is_out_of_memory(error):
                 refusal = OutOfMemory("the machine has no memory left for this request; try again in a moment")
-            self._fail(tickets, refusal)
-
-    def _fail(self, tickets: list[Ticket], refusal: Refusal) -> None:
-        for making in [making for making in self._makings if making.ticket in tickets]:
-            self._makings.remove(making)
-            self._prefixes.give_back(making.set_aside)
-        for ticket in dict.fromkeys(tickets):
-            if ticket in self._scorings:
-                self._scorings.remove(ticket)
-            self._drop_rows(ticket)
-            self._let_go(ticket)
-            self._told.append((ticket, refusal))
+            for ticket in dict.fromkeys(tickets):
+                self._take_out(ticket)
+                self._told.append((ticket, refusal))
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

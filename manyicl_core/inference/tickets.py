@@ -49,9 +49,9 @@ class Ticket:
         """Whether the prompt's own log-probabilities are asked for."""
         return isinstance(self.request, Generation) and self.request.echo
 
-    def is_late(self) -> bool:
-        """Whether its deadline has passed."""
-        return self.request.deadline is not None and time.monotonic() > self.request.deadline
+    def is_over(self) -> bool:
+        """Whether nobody waits for the answer any more, or its deadline has passed."""
+        return self.cancelled or (self.request.deadline is not None and time.monotonic() > self.request.deadline)
 
 
 @dataclass(slots=True, eq=False)
