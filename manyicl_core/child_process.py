@@ -88,3 +88,17 @@ def job_environment(environment: dict[str, str]) -> dict[str, str]:
         "MALLOC_TRIM_THRESHOLD_": str(2**40),
         "MALLOC_TOP_PAD_": str(64 * 2**20),
     }
+
+
+def engine_environment(environment: dict[str, str]) -> dict[str, str]:
+    """``environment`` for the engine: passive threads, and a C library that keeps some freed memory.
+
+    As for a job, but bounded, as the engine stays: a step's tensors of a few megabytes come from
+    memory that is there already; a context is compiled in a fifth less time.
+    """
+    return {
+        **passive_threads(environment),
+        "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+        "MALLOC_TRIM_THRESHOLD_": str(512 * 2**20),
+        "MALLOC_TOP_PAD_": str(64 * 2**20),
+    }

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from manyicl_core.base_models.catalog import known_base_models
 from manyicl_core.base_models.pull import PullFailed, pull_base_model
-from manyicl_core.child_process import passive_threads
+from manyicl_core.child_process import engine_environment, passive_threads
 from manyicl_core.settings import MissingSetting, Settings, get_settings, required
 
 app = typer.Typer(name="manyicl", help="Many-shot in-context fine-tuning as a service.", no_args_is_help=True)
@@ -76,6 +77,7 @@ def api() -> None:
     settings = _settings(*_PROCESS_SETTINGS)
     listen = ["--host", settings.host, "--port", str(settings.port)]
     _become(
+        passive_threads,
         "uvicorn",
         "--factory",
         "api.serve:create_logged_app",
@@ -93,6 +95,7 @@ def worker(
     """Start a worker alone: it takes jobs and runs their trainers."""
     _settings("database_url", "broker_url", "storage_url")
     _become(
+        passive_threads,
         "celery", "-A", "worker.celery_app", "worker", "--pool=prefork", f"--concurrency={concurrency}",
         "--without-gossip", "--without-mingle", "--loglevel=warning",
     )  # fmt: skip
@@ -102,7 +105,7 @@ def worker(
 def engine() -> None:
     """Start the inference engine alone."""
     _settings("storage_url")
-    _become("manyicl_core.inference")
+    _become(engine_environment, "manyicl_core.inference")
 
 
 @app.command()
@@ -148,10 +151,10 @@ def _settings(*needed: str) -> Settings:
     return settings
 
 
-def _become(module: str, *arguments: str) -> NoReturn:
+def _become(environment: Callable[[dict[str, str]], dict[str, str]], module: str, *arguments: str) -> NoReturn:
     """Turn this process into ``python -m module``: signals reach it without a go-between."""
     command = [sys.executable, "-m", module, *arguments]
-    os.execve(sys.executable, command, passive_threads(dict(os.environ)))  # noqa: S606
+    os.execve(sys.executable, command, environment(dict(os.environ)))  # noqa: S606
 
 
 if __name__ == "__main__":

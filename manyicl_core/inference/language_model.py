@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from manyicl_core.inference.fused_layers import fuse_layers
 from manyicl_core.inference.lora_bank import LoraBank
 from manyicl_core.inference.row_attention import ROW_ATTENTION, Layers, Pass
 
@@ -20,7 +21,7 @@ class LanguageModel:
         assert kinds == {"full_attention"}, f"models with {kinds} cannot be hosted"
         base.set_attn_implementation(ROW_ATTENTION)
         self._base = base
-        self._bank = LoraBank(base)
+        self._bank = LoraBank(fuse_layers(base))
 
     @property
     def device(self) -> torch.device:

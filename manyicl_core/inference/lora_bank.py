@@ -1,4 +1,4 @@
-"""LoRA adapters side by side over one frozen base: rows of different adapters share a forward pass.
+"""LoRA adapters side by side over frozen linear layers: rows of different adapters share a forward pass.
 
 The low-rank matrices of all resident adapters stand beside each other, so a layer adds two matrix
 products for all rows together, however many adapters they use; a mask zeroes, for each token, the
@@ -18,6 +18,9 @@ from manyicl_core.contract.weights import ADAPTER_CONFIG_FILE, ADAPTER_FILE
 
 _PREFIX = "base_model.model."
 
+Matrices = dict[str, tuple[torch.Tensor, torch.Tensor]]
+"""Per module its low-rank matrices ``[rank, in]`` and, with the scale in it, ``[out, rank]``, float32."""
+
 
 class UnsupportedAdapter(ValueError):
     """The adapter is of a kind that this installation neither makes nor serves."""
@@ -25,120 +28,129 @@ class UnsupportedAdapter(ValueError):
 
 @dataclass(slots=True)
 class _Use:
-    """The columns of one forward pass, and for each token which of them count (None: all)."""
+    """For the coming pass: ranks from ``first`` to ``last``, and ``[tokens, ranks]`` which count (None: all)."""
 
-    columns: slice
-    mask: torch.Tensor | None = None
+    first: int
+    last: int
+    mask: torch.Tensor | None
 
 
 class LoraLinear(nn.Module):
-    """A frozen linear layer with the adapters of its bank."""
+    """Frozen linear layers with the same input, as one product, and their adapters.
 
-    def __init__(self, base: nn.Linear, bank: "LoraBank") -> None:
+    Args:
+        parts: what the adapters call each layer, with its number of outputs, in the order of ``weight``.
+        weight: ``[out, in]`` of all parts together; ``bias`` is ``[out]``.
+    """
+
+    def __init__(self, parts: dict[str, int], weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__()
-        self.base = base
-        # A list: the bank is not a part of this layer.
-        self._bank = [bank]
-        self.down = base.weight.new_zeros(base.in_features, 0)
-        self.up = base.weight.new_zeros(0, base.out_features)
+        assert sum(parts.values()) == len(weight)
+        self.parts = parts
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.use: _Use | None = None
+        # Side by side for each adapter: its matrices of every part.
+        self._down = weight.new_zeros(weight.shape[1], 0)
+        self._up = weight.new_zeros(0, weight.shape[0])
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """The layer's product of ``[…, in]``, with each token's adapter added."""
-        output: torch.Tensor = self.base(states)
-        use = self._bank[0].use
-        if use is None or not self.down.shape[1]:
+        """The product of ``[…, in]``, with each token's adapter added."""
+        output = nn.functional.linear(states, self.weight, self.bias)
+        use = self.use
+        if use is None:
             return output
-        narrow = states @ self.down[:, use.columns]
+        columns = slice(use.first * len(self.parts), use.last * len(self.parts))
+        narrow = states @ self._down[:, columns]
         if use.mask is not None:
-            narrow *= use.mask
-        return output + narrow @ self.up[use.columns]
+            narrow *= use.mask.repeat_interleave(len(self.parts), dim=-1)
+        return output + narrow @ self._up[columns]
+
+    def add(self, matrices: Matrices, rank: int) -> None:
+        """Put an adapter's matrices behind the others'; parts that it does not have stay as they are."""
+        down = self._down.new_zeros(self._down.shape[0], rank, len(self.parts))
+        up = self._up.new_zeros(rank, len(self.parts), self._up.shape[1])
+        begin = 0
+        for number, (name, size) in enumerate(self.parts.items()):
+            if name in matrices:
+                narrow, wide = matrices[name]
+                down[:, : len(narrow), number] = narrow.T
+                up[: len(narrow), number, begin : begin + size] = wide.T
+            begin += size
+        self._down = torch.cat([self._down, down.flatten(1)], dim=1)
+        self._up = torch.cat([self._up, up.flatten(0, 1)])
+
+    def remove(self, first: int, last: int) -> None:
+        """Take out the ranks from ``first`` to ``last``."""
+        first, last = first * len(self.parts), last * len(self.parts)
+        self._down = torch.cat([self._down[:, :first], self._down[:, last:]], dim=1)
+        self._up = torch.cat([self._up[:first], self._up[last:]])
 
 
 class LoraBank:
-    """The adapters over ``base``'s linear layers; ``use`` says which tokens of a pass get which."""
+    """The adapters over a model's layers; ``select`` says which tokens of the next pass get which."""
 
-    def __init__(self, base: nn.Module) -> None:
-        self._base = base
-        self._layers: dict[str, LoraLinear] = {}
-        self._columns: dict[str, slice] = {}
-        self.use: _Use | None = None
+    def __init__(self, layers: Sequence[LoraLinear]) -> None:
+        self._layers = layers
+        self._ranks: dict[str, tuple[int, int]] = {}
 
     def __contains__(self, name: str) -> bool:
-        return name in self._columns
+        return name in self._ranks
 
     def add(self, name: str, folder: Path) -> None:
         """Load the PEFT adapter in ``folder``.
 
         Raises:
-            UnsupportedAdapter: it holds more than plain low-rank matrices of linear layers.
+            UnsupportedAdapter: it holds more than plain low-rank matrices of linear layers of this model.
         """
         assert name not in self
         matrices = _read(folder)
+        sizes = {part: (layer.weight.shape[1], size) for layer in self._layers for part, size in layer.parts.items()}
+        for module, (down, up) in matrices.items():
+            if sizes.get(module) != (down.shape[1], up.shape[0]):
+                raise UnsupportedAdapter(f"{folder.name}: the base model has no linear layer {module} of this size")
         rank = max(down.shape[0] for down, _ in matrices.values())
-        width = max((columns.stop for columns in self._columns.values()), default=0)
-        for module in matrices.keys() - self._layers.keys():
-            self._wrap(module, width)
-        for module, layer in self._layers.items():
-            down, up = (
-                layer.down.new_zeros(layer.base.in_features, rank),
-                layer.up.new_zeros(rank, layer.base.out_features),
-            )
-            if module in matrices:
-                narrow, wide = matrices[module]
-                down[:, : narrow.shape[0]] = narrow.T
-                up[: narrow.shape[0]] = wide.T
-            layer.down = torch.cat([layer.down, down], dim=1)
-            layer.up = torch.cat([layer.up, up])
-        self._columns[name] = slice(width, width + rank)
+        first = max((last for _, last in self._ranks.values()), default=0)
+        for layer in self._layers:
+            layer.add(matrices, rank)
+        self._ranks[name] = first, first + rank
 
     def remove(self, name: str) -> None:
         """Free an adapter's memory."""
-        gone = self._columns.pop(name)
-        for layer in self._layers.values():
-            layer.down = torch.cat([layer.down[:, : gone.start], layer.down[:, gone.stop :]], dim=1)
-            layer.up = torch.cat([layer.up[: gone.start], layer.up[gone.stop :]])
-        rank = gone.stop - gone.start
-        for other, columns in self._columns.items():
-            if columns.start > gone.start:
-                self._columns[other] = slice(columns.start - rank, columns.stop - rank)
+        first, last = self._ranks.pop(name)
+        for layer in self._layers:
+            layer.remove(first, last)
+        for other, (begin, end) in self._ranks.items():
+            if begin > first:
+                self._ranks[other] = begin - (last - first), end - (last - first)
 
     def select(self, names: Sequence[str | None], lengths: Sequence[int]) -> None:
         """Use adapter ``names[i]`` (None: the base alone) for the next ``lengths[i]`` tokens of the coming pass."""
+        use = self._use(names, lengths)
+        for layer in self._layers:
+            layer.use = use
+
+    def _use(self, names: Sequence[str | None], lengths: Sequence[int]) -> _Use | None:
         used = {name for name in names if name is not None}
         if not used:
-            self.use = None
-            return
-        first = min(self._columns[name].start for name in used)
-        last = max(self._columns[name].stop for name in used)
-        self.use = _Use(slice(first, last))
-        if len(set(names)) > 1:
-            weight = next(iter(self._layers.values())).base.weight
-            rows = torch.zeros(len(names), last - first)
-            for row, name in enumerate(names):
-                if name is not None:
-                    columns = self._columns[name]
-                    rows[row, columns.start - first : columns.stop - first] = 1
-            mask = rows.repeat_interleave(torch.tensor(lengths), dim=0)
-            self.use.mask = mask[None].to(weight.device, weight.dtype)
-
-    def _wrap(self, module: str, width: int) -> None:
-        """Put a layer of the bank into the model in place of a linear layer."""
-        owner_name, _, attribute = module.rpartition(".")
-        try:
-            base = self._base.get_submodule(module)
-        except AttributeError as error:
-            raise UnsupportedAdapter(f"the base model has no layer {module}") from error
-        if not isinstance(base, nn.Linear):
-            raise UnsupportedAdapter(f"{module} is not a linear layer")
-        layer = LoraLinear(base, self)
-        layer.down = base.weight.new_zeros(base.in_features, width)
-        layer.up = base.weight.new_zeros(width, base.out_features)
-        setattr(self._base.get_submodule(owner_name), attribute, layer)
-        self._layers[module] = layer
+            return None
+        first = min(self._ranks[name][0] for name in used)
+        last = max(self._ranks[name][1] for name in used)
+        if len(set(names)) == 1:
+            return _Use(first, last, None)
+        rows = torch.zeros(len(names), last - first)
+        for row, name in enumerate(names):
+            if name is not None:
+                begin, end = self._ranks[name]
+                rows[row, begin - first : end - first] = 1
+        weight = self._layers[0].weight
+        mask = rows.to(weight.device, weight.dtype).repeat_interleave(
+            torch.tensor(lengths, device=weight.device), dim=0
+        )
+        return _Use(first, last, mask)
 
 
-def _read(folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Per module its low-rank matrices ``[rank, in]`` and, with the scale in it, ``[out, rank]``, float32."""
+def _read(folder: Path) -> Matrices:
     config = json.loads((folder / ADAPTER_CONFIG_FILE).read_text(encoding="utf-8"))
     plain = config.get("peft_type") == "LORA" and config.get("bias", "none") == "none"
     if not plain or config.get("use_dora") or config.get("rank_pattern") or config.get("alpha_pattern"):
@@ -146,7 +158,7 @@ def _read(folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     rank = config["r"]
     scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
     weights = load_file(folder / ADAPTER_FILE)
-    matrices: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    matrices: Matrices = {}
     for key in [key for key in weights if key.endswith(".lora_A.weight")]:
         module = key.removeprefix(_PREFIX).removesuffix(".lora_A.weight")
         up = weights.pop(key.replace(".lora_A.", ".lora_B.")).float()

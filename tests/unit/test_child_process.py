@@ -5,25 +5,26 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from manyicl_core.child_process import job_environment, passive_threads, spawn, stop
+from manyicl_core.child_process import engine_environment, job_environment, passive_threads, spawn, stop
 
 # Says "ready" when it is set up, then waits for a signal for ever.
 _WAITS = "import signal; print('ready', flush=True); signal.pause()"
 _WAITS_DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + _WAITS.removeprefix("import signal; ")
 _WITH_GRANDCHILD = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {_WAITS_DEAF!r}])"
 
-# Takes, fills and frees 50 MB again and again; prints how many pages were faulted in.
+# Takes, fills and frees 20 MB again and again; prints how many pages were faulted in.
 _ALLOCATES = """
 import ctypes, resource
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 for _ in range(20):
-    block = ctypes.c_void_p(libc.malloc(50_000_000))
-    ctypes.memset(block, 1, 50_000_000)
+    block = ctypes.c_void_p(libc.malloc(20_000_000))
+    ctypes.memset(block, 1, 20_000_000)
     libc.free(block)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
 """
@@ -93,8 +94,9 @@ def test_a_child_dies_with_the_thread_that_started_it():
     process.communicate()
 
 
-def test_a_jobs_process_keeps_its_memory_and_waits_passively():
-    environment = job_environment({"PATH": "/bin"})
+@pytest.mark.parametrize("make", [job_environment, engine_environment])
+def test_a_process_that_computes_keeps_its_memory_and_waits_passively(make: Callable[..., dict[str, str]]):
+    environment = make({"PATH": "/bin"})
     assert environment.items() > passive_threads({"PATH": "/bin"}).items()
     faults = [
         int(subprocess.run([sys.executable, "-c", _ALLOCATES], env=each, capture_output=True, check=True).stdout)
