@@ -7,6 +7,7 @@ then attends to its own tokens, and the two results are merged exactly, by their
 prefix, read and written at each token.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ Layers = tuple[tuple[torch.Tensor, torch.Tensor], ...]
 _MOST_SCORES = {"cpu": 2**19, "cuda": 2**26}
 """Attention scores in memory at once: on a CPU they should stay in its caches."""
 
-_LEAST_SHARE = 1e-30
+LogSumExp = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Block:
         tokens: of the pass, where these rows' tokens are.
         width: new tokens of the longest row.
         reach: own tokens of the row that then has most.
-        mask: bool ``[rows, 1, width, reach]``, True where attended.
+        hidden: bool ``[rows, 1, width, 1, reach]``, True where a token may not look; None: nowhere.
         spread: int64 ``[rows * width]``, which of ``tokens`` each place holds; None: no padding.
         kept: int64, the places that hold a token; None: all.
     """
@@ -45,7 +46,7 @@ class Block:
     tokens: slice
     width: int
     reach: int
-    mask: torch.Tensor
+    hidden: torch.Tensor | None
     spread: torch.Tensor | None
     kept: torch.Tensor | None
 
@@ -108,31 +109,56 @@ def row_attention(
     kv_heads = key.shape[1]
     scale = size**-0.5 if scaling is None else scaling
     # [tokens, kv heads, heads of a group, head size]
-    grouped = query[0].transpose(0, 1).reshape(tokens, kv_heads, heads // kv_heads, size)
-    parts = [_own(grouped[block.tokens], keys, values, scale, block) for block in rows.blocks]
-    output, log_sum = parts[0] if len(parts) == 1 else (torch.cat(part) for part in zip(*parts, strict=True))
-    for behind in rows.behind:
-        if behind.tokens is None:
-            output = _merge(output, log_sum, *_behind(grouped, behind.prefix[layer], scale))
-        else:
-            found = _behind(grouped[behind.tokens], behind.prefix[layer], scale)
-            output[behind.tokens] = _merge(output[behind.tokens], log_sum[behind.tokens], *found)
+    grouped = (query[0].transpose(0, 1) * scale).reshape(tokens, kv_heads, heads // kv_heads, size)
+    output = _attended(grouped, keys, values, layer, rows, _any_log_sum_exp)
+    if output is None:
+        output = _attended(grouped, keys, values, layer, rows, _log_sum_exp_of_greatest)
+        assert output is not None
     return output.reshape(1, tokens, heads, size), None
 
 
+def _attended(
+    grouped: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    layer: int,
+    rows: Pass,
+    log_sum_exp: LogSumExp,
+) -> torch.Tensor | None:
+    """Attention of all tokens to their own rows and to their prefixes; None: not with this log-sum-exp."""
+    parts = [_own(grouped[block.tokens], keys, values, block, log_sum_exp) for block in rows.blocks]
+    output, log_sum = parts[0] if len(parts) == 1 else (torch.cat(part) for part in zip(*parts, strict=True))
+    for behind in rows.behind:
+        everywhere = behind.tokens is None
+        here = slice(None) if everywhere else behind.tokens
+        other, other_log_sum = _behind(grouped[here], behind.prefix[layer], log_sum_exp)
+        difference = other_log_sum - log_sum[here]
+        if not bool(difference.isfinite().all()):
+            return None
+        merged = torch.lerp(output[here], other, difference.sigmoid_().to(output.dtype))
+        if everywhere:
+            output = merged
+        else:
+            output[here] = merged
+    return output
+
+
 def _own(
-    grouped: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float, block: Block
+    grouped: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, block: Block, log_sum_exp: LogSumExp
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention of a block's rows to their own tokens: ``[tokens, kv heads, group, head size]``, and log-sum-exps."""
     _, kv_heads, group, size = grouped.shape
     count = block.rows.stop - block.rows.start
     if block.spread is not None:
         grouped = grouped[block.spread]
-    # Positions before heads of a group: chunks of the mask are then runs of it.
+    # Positions before heads of a group: chunks of what is hidden are then runs of it.
     query = grouped.view(count, block.width, kv_heads, group, size).transpose(1, 2)
-    mask = block.mask.repeat_interleave(group, dim=2) if group > 1 else block.mask
+    hidden = block.hidden
+    if hidden is not None:
+        hidden = hidden.expand(-1, -1, -1, group, -1).reshape(count, 1, block.width * group, block.reach)
     own_keys, own_values = (part[block.rows, :, : block.reach] for part in (keys, values))
-    found = _attend(query.reshape(count, kv_heads, block.width * group, size), own_keys, own_values, scale, mask)
+    query = query.reshape(count, kv_heads, block.width * group, size)
+    found = _attend(query, own_keys, own_values, log_sum_exp, hidden)
     output, log_sum = (
         part.view(count, kv_heads, block.width, group, -1).transpose(1, 2).reshape(-1, kv_heads, group, part.shape[-1])
         for part in found
@@ -141,64 +167,62 @@ def _own(
 
 
 def _behind(
-    grouped: torch.Tensor, prefix: tuple[torch.Tensor, torch.Tensor], scale: float
+    grouped: torch.Tensor, prefix: tuple[torch.Tensor, torch.Tensor], log_sum_exp: LogSumExp
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention of tokens to one prefix; shapes as of ``_own``."""
     tokens, kv_heads, group, size = grouped.shape
     query = grouped.transpose(0, 1).reshape(1, kv_heads, tokens * group, size)
-    output, log_sum = _attend(query, *prefix, scale)
+    output, log_sum = _attend(query, *prefix, log_sum_exp)
     return (
         output.view(kv_heads, tokens, group, size).transpose(0, 1),
         log_sum.view(kv_heads, tokens, group, 1).transpose(0, 1),
     )
 
 
-def _merge(
-    output: torch.Tensor, log_sum: torch.Tensor, other: torch.Tensor, other_log_sum: torch.Tensor
-) -> torch.Tensor:
-    """Softmax attention over two sets of tokens, from that over each."""
-    return torch.lerp(output, other, torch.sigmoid(other_log_sum - log_sum).to(output.dtype))
-
-
 def _attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, mask: torch.Tensor | None = None
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    log_sum_exp: LogSumExp,
+    hidden: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Softmax attention and the log-sum-exp of its scores, over chunks of queries.
 
     Args:
-        query: ``[batch, kv heads, queries, head size]``; ``key`` and ``value`` have tokens for queries.
-        mask: bool ``[batch, 1, queries, tokens]``, True where attended, somewhere in each row.
+        query: ``[batch, kv heads, queries, head size]``, scaled; ``key`` and ``value`` have tokens for queries.
+        hidden: bool ``[batch, 1, queries, tokens]``, False somewhere in each row.
 
     Returns:
         ``[batch, kv heads, queries, head size]``, and float32 ``[batch, kv heads, queries, 1]``.
     """
     batch, kv_heads, queries, _ = query.shape
-    tokens = key.shape[2]
-    chunk = max(1, _MOST_SCORES[query.device.type] // (batch * kv_heads * tokens))
-    query, key = query * scale, key.transpose(2, 3)
+    chunk = max(1, _MOST_SCORES[query.device.type] // (batch * kv_heads * key.shape[2]))
+    key = key.transpose(2, 3)
     outputs, log_sums = [], []
     for start in range(0, queries, chunk):
         scores = query[:, :, start : start + chunk] @ key
-        if mask is not None:
-            scores = scores.masked_fill(~mask[:, :, start : start + chunk], -torch.inf)
+        if hidden is not None:
+            scores = scores.masked_fill_(hidden[:, :, start : start + chunk], -torch.inf)
         shares = torch.softmax(scores, dim=-1)
-        log_sums.append(_log_sum_exp(scores, shares))
+        log_sums.append(log_sum_exp(scores, shares))
         outputs.append(shares @ value)
     if len(outputs) == 1:
         return outputs[0], log_sums[0]
     return torch.cat(outputs, dim=2), torch.cat(log_sums, dim=2)
 
 
-def _log_sum_exp(scores: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """Of ``scores [..., tokens]`` from their softmax: any one score and its share tell it, ``[..., 1]``.
+def _any_log_sum_exp(scores: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """Of ``scores [..., tokens]`` from their softmax, ``[..., 1]``: any one score and its share tell it.
 
-    The first token's are at hand, and its share is hardly ever too small; a pass over all scores
-    for the greatest costs half as much as the softmax.
+    The first token's are at hand; it is infinite where that share is too small for a number, which
+    hardly ever happens.
     """
-    score, share = scores[..., :1].float(), shares[..., :1].float()
-    if not bool((share > _LEAST_SHARE).all()):
-        score, share = scores.amax(dim=-1, keepdim=True).float(), shares.amax(dim=-1, keepdim=True).float()
-    return score - share.log()
+    return scores[..., :1].float() - shares[..., :1].float().log()
+
+
+def _log_sum_exp_of_greatest(scores: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """The same from the greatest score, whose share is never small; finding it takes half as long as the softmax."""
+    return scores.amax(dim=-1, keepdim=True).float() - shares.amax(dim=-1, keepdim=True).float().log()
 
 
 def _no_mask(*_: Any, **__: Any) -> None:

@@ -136,7 +136,7 @@ def _blocks(starts: Sequence[int], counts: Sequence[int], device: torch.device) 
 def _block(rows: slice, offset: int, start: torch.Tensor, count: torch.Tensor, device: torch.device) -> Block:
     width, reach = int(count.max()), int((start + count).max())
     place = torch.arange(width)
-    attended = torch.arange(reach) <= (start[:, None] + place)[:, :, None]
+    hidden = torch.arange(reach) > (start[:, None] + place)[:, :, None]
     spread = kept = None
     if int(count.min()) < width:
         real = place < count[:, None]
@@ -148,7 +148,7 @@ def _block(rows: slice, offset: int, start: torch.Tensor, count: torch.Tensor, d
         tokens=slice(offset, offset + int(count.sum())),
         width=width,
         reach=reach,
-        mask=attended[:, None].to(device),
+        hidden=hidden[:, None, :, None].to(device) if bool(hidden.any()) else None,
         spread=spread,
         kept=kept,
     )
