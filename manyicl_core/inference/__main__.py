@@ -38,11 +38,11 @@ def main() -> None:
     store = open_store(required(settings, "storage_url"))
     files = None
     if settings.prefix_folder is not None:
-        name = base_name(folder, model.dtype)
+        name = base_name(folder, model.dtype, settings.prefix_eight_bits)
         files = PrefixFiles(settings.prefix_folder, settings.prefix_disk_bytes, name, device)
     with tempfile.TemporaryDirectory(dir=settings.work_folder, prefix="manyicl-engine-") as scratch:
         adapters = Adapters(model, store, Path(scratch), settings.max_adapters)
-        prefixes = PrefixStore(settings.prefix_cache_bytes, files)
+        prefixes = PrefixStore(settings.prefix_cache_bytes, files, settings.prefix_eight_bits)
         engine = Engine(model, vocabulary, adapters, prefixes, settings.engine_rows)
         app = create_app(engine, vocabulary, entry.id, settings.engine_queue)
         uvicorn.run(app, host=settings.host, port=settings.engine_port, log_config=None, access_log=False)

@@ -245,7 +245,7 @@ class Engine:
     def _made(self, making: Making) -> None:
         ticket, prefix = making.ticket, making.compilation.prefix()
         if making.key is not None:
-            self._prefixes.put(making.key, prefix)
+            prefix = self._prefixes.put(making.key, prefix)
             ticket.held = making.key
         if ticket.echoes:
             self._told.append((ticket, PromptLogprobs(tuple(making.logprobs))))

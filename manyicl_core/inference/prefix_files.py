@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +12,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from manyicl_core.inference.eight_bits import EightBitLayers
 from manyicl_core.inference.prefix import Prefix
+from manyicl_core.inference.row_attention import Layers
 from manyicl_core.method.encoding import ENCODER_VERSION, template_hash
 from manyicl_core.objects import sha256_of
 
 if TYPE_CHECKING:
     from manyicl_core.inference.prefix_store import PrefixKey
+
+_PARTS = ("keys", "values")
 
 _log = structlog.get_logger(__name__)
 
@@ -64,11 +69,7 @@ class PrefixFiles:
             path.unlink(missing_ok=True)
             return None
         os.utime(path)
-        layers = tuple(
-            (tensors[f"{number:04}.keys"].to(self._device), tensors[f"{number:04}.values"].to(self._device))
-            for number in range(len(tensors) // 2)
-        )
-        return Prefix(key.tokens, layers)
+        return Prefix(key.tokens, _layers({name: tensor.to(self._device) for name, tensor in tensors.items()}))
 
     def write(self, key: "PrefixKey", prefix: Prefix) -> None:
         """Write a prefix beside the engine's work; a failure costs only the file."""
@@ -84,10 +85,7 @@ class PrefixFiles:
     def _write(self, path: Path, prefix: Prefix) -> None:
         if path.exists():
             return
-        tensors = {}
-        for number, (keys, values) in enumerate(prefix.layers):
-            tensors[f"{number:04}.keys"] = keys.cpu().contiguous()
-            tensors[f"{number:04}.values"] = values.cpu().contiguous()
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in _named(prefix.layers)}
         part = path.with_suffix(".part")
         try:
             self._make_room(prefix.size_bytes)
@@ -107,10 +105,36 @@ class PrefixFiles:
             total -= size
 
 
-def base_name(folder: Path, dtype: torch.dtype) -> str:
+def _named(layers: Layers) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor of a prefix with its name in the file."""
+    if isinstance(layers, EightBitLayers):
+        for number, parts in enumerate(layers.packed):
+            for name, (numbers, scale) in zip(_PARTS, parts, strict=True):
+                yield f"{number:04}.{name}", numbers
+                yield f"{number:04}.{name}.scale", scale
+    else:
+        for number, layer in enumerate(layers):
+            for name, part in zip(_PARTS, layer, strict=True):
+                yield f"{number:04}.{name}", part
+
+
+def _layers(tensors: dict[str, torch.Tensor]) -> Layers:
+    """The other way round."""
+    keys, values = _PARTS
+    count = sum(name.endswith(f".{keys}") for name in tensors)
+    if f"0000.{keys}.scale" not in tensors:
+        return [(tensors[f"{number:04}.{keys}"], tensors[f"{number:04}.{values}"]) for number in range(count)]
+    packed = [
+        tuple((tensors[f"{number:04}.{name}"], tensors[f"{number:04}.{name}.scale"]) for name in _PARTS)
+        for number in range(count)
+    ]
+    return EightBitLayers([(keys_, values_) for keys_, values_ in packed])
+
+
+def base_name(folder: Path, dtype: torch.dtype, eight_bits: bool) -> str:
     """What keys and values depend on beside the adapter and the tokens: weights, numbers, encoder and template."""
     parts = [sha256_of(path) for path in sorted([*folder.glob("*.safetensors"), folder / "config.json"])]
-    return "-".join([*parts, str(dtype), str(ENCODER_VERSION), template_hash()])
+    return "-".join([*parts, str(dtype), str(eight_bits), str(ENCODER_VERSION), template_hash()])
 
 
 def _digest(tensors: dict[str, torch.Tensor]) -> str:

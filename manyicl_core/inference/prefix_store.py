@@ -37,11 +37,16 @@ class _Entry:
 
 
 class PrefixStore:
-    """Prefixes by key. One that is held stays; ``budget`` bounds all of them, those being made included."""
+    """Prefixes by key. One that is held stays; the budget bounds all of them, those being made included.
 
-    def __init__(self, budget_bytes: int, files: PrefixFiles | None = None) -> None:
+    Args:
+        eight_bits: keep them in half the memory, a little less exact.
+    """
+
+    def __init__(self, budget_bytes: int, files: PrefixFiles | None = None, eight_bits: bool = False) -> None:
         self._budget = budget_bytes
         self._files = files
+        self._eight_bits = eight_bits
         self._entries: OrderedDict[PrefixKey, _Entry] = OrderedDict()
         self._bytes = 0
 
@@ -95,13 +100,17 @@ class PrefixStore:
         """Undo ``set_aside``: the prefix will not be put."""
         self._count(-size_bytes)
 
-    def put(self, key: PrefixKey, prefix: Prefix) -> None:
-        """Keep a prefix for which room was set aside, and hold it."""
+    def put(self, key: PrefixKey, prefix: Prefix) -> Prefix:
+        """Keep a prefix for which room was set aside, and hold it; gives what it is kept as."""
         assert key not in self._entries
+        if self._eight_bits:
+            whole, prefix = prefix, prefix.in_eight_bits()
+            self._count(prefix.size_bytes - whole.size_bytes)
         PREFIX_LOOKUPS.labels("compiled").inc()
         self._entries[key] = _Entry(prefix, holders=1)
         if self._files is not None:
             self._files.write(key, prefix)
+        return prefix
 
     def shrink(self) -> None:
         """Let go of all that nobody holds."""

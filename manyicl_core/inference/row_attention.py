@@ -7,7 +7,7 @@ then attends to its own tokens, and the two results are merged exactly, by their
 prefix, read and written at each token.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from manyicl_core.base_models.attention import blocked_attention
 ROW_ATTENTION = "manyicl_rows"
 """The name under which transformers finds this module's attention."""
 
-Layers = tuple[tuple[torch.Tensor, torch.Tensor], ...]
+Layers = Sequence[tuple[torch.Tensor, torch.Tensor]]
 """Per layer keys and values, each ``[rows, kv heads, tokens, head size]``; of a prefix there is one row."""
 
 _MOST_SCORES = {"cpu": 2**19, "cuda": 2**26}
