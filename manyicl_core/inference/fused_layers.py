@@ -87,14 +87,18 @@ def fuse_layers(model: PreTrainedModel) -> list[LoraLinear]:
 
 def _joined(path: str, owner: nn.Module, names: Sequence[str]) -> LoraLinear:
     """Linear layers with the same input as one; those they are made of let go of their memory."""
-    layers = [owner.get_submodule(name) for name in names]
-    assert all(isinstance(layer, nn.Linear) for layer in layers)
-    parts = {f"{path}.{name}": layer.out_features for name, layer in zip(names, layers, strict=True)}
-    weight = layers[0].weight.data if len(layers) == 1 else torch.cat([layer.weight.data for layer in layers])
-    bias = None if layers[0].bias is None else torch.cat([layer.bias.data for layer in layers])
-    for layer in layers:
-        layer.weight = nn.Parameter(weight[:0], requires_grad=False)
-    return LoraLinear(parts, weight, bias)
+    parts, weights, biases = {}, [], []
+    for name in names:
+        layer = owner.get_submodule(name)
+        assert isinstance(layer, nn.Linear)
+        parts[f"{path}.{name}"] = layer.out_features
+        weights.append(layer.weight.data)
+        if layer.bias is not None:
+            biases.append(layer.bias.data)
+        layer.weight = nn.Parameter(layer.weight.data[:0], requires_grad=False)
+    assert len(biases) in (0, len(weights))
+    weight = weights[0] if len(weights) == 1 else torch.cat(weights)
+    return LoraLinear(parts, weight, torch.cat(biases) if biases else None)
 
 
 def _replace(model: nn.Module, path: str, module: nn.Module) -> None:

@@ -9,9 +9,6 @@ from llguidance import LLMatcher, LLTokenizer
 
 from manyicl_core.method.labels import LabelTree
 
-# As json.dumps writes it: where any white space may stand, small models write nothing else.
-_SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-
 
 class BadGrammar(ValueError):
     """The JSON Schema or regular expression cannot be followed; the message says why."""
@@ -51,7 +48,13 @@ def check_grammar(grammar: str) -> None:
 
 def json_grammar(schema: dict[str, Any] | None) -> str:
     """The grammar of JSON texts that fit ``schema``; of any JSON object without one."""
-    return str(LLMatcher.grammar_from_json_schema(json.dumps(schema or {"type": "object"}), _SPACING))
+    return str(
+        LLMatcher.grammar_from_json_schema(
+            json.dumps(schema or {"type": "object"}),
+            # As json.dumps writes it: where any white space may stand, small models write nothing else.
+            {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "},
+        )
+    )
 
 
 def regex_grammar(pattern: str) -> str:

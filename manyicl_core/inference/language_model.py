@@ -59,11 +59,11 @@ class LanguageModel:
         """
         heads, size = self._heads
         shape = (rows, heads, tokens, size)
-        options = {"dtype": self.dtype, "device": self.device}
-        return tuple(
-            (torch.zeros(shape, **options), torch.zeros(shape, **options))
-            for _ in range(self._base.config.num_hidden_layers)
-        )
+
+        def part() -> torch.Tensor:
+            return torch.zeros(shape, dtype=self.dtype, device=self.device)
+
+        return tuple((part(), part()) for _ in range(self._base.config.num_hidden_layers))
 
     @property
     def _heads(self) -> tuple[int, int]:

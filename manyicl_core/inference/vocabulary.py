@@ -28,7 +28,7 @@ class Vocabulary:
     def chat(self, messages: list[dict[str, str]]) -> list[int]:
         """Messages through the model's own chat template."""
         # Rendered first, then encoded: a template writes its special tokens out itself.
-        text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)  # type: ignore[arg-type]
+        text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         assert isinstance(text, str)
         return list(self._tokenizer.encode(text, add_special_tokens=False))
 
