@@ -60,7 +60,8 @@ def main() -> int:
     Console().print(table)
     keys = ("queries_per_second_with", "queries_per_second_without", "queries_per_second_ratio", "same_answers")
     medians = {key: round(statistics.median(figure[key] for figure in figures), 3) for key in keys}
-    result = {"shots": SHOTS, "device": device.type, "dtype": str(model.language_model.dtype), **medians, "tasks": figures}
+    dtype = str(model.language_model.dtype)
+    result = {"shots": SHOTS, "device": device.type, "dtype": dtype, **medians, "tasks": figures}
     arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return 0
 
