@@ -8,7 +8,7 @@ import torch
 
 from manyicl_core.base_models.load import load_base_model
 from manyicl_core.evaluation import run
-from manyicl_core.inference.language_model import LanguageModel
+from manyicl_core.inference.language_model import LanguageModel, TunedModel
 from tests.unit.random_adapter import save_random_adapter
 
 MakeAdapter = Callable[[int], Path]
@@ -24,8 +24,8 @@ def on_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def base(tiny_model: Path) -> LanguageModel:
-    return LanguageModel(load_base_model(tiny_model, torch.device("cpu"), torch.float32))
+def base(tiny_model: Path) -> TunedModel:
+    return TunedModel(LanguageModel(load_base_model(tiny_model, torch.device("cpu"), torch.float32)))
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from manyicl_core.contract.evaluation_spec import CurvePoint
 from manyicl_core.contract.progress import CurveResult
 from manyicl_core.evaluation.curves import answered_exactly, measure_curve
 from manyicl_core.evaluation.run import evaluate
-from manyicl_core.inference.language_model import LanguageModel
+from manyicl_core.inference.language_model import TunedModel
 from manyicl_core.method.encoding import EncodedExample, Encoder
 from manyicl_core.method.labels import LabelTree
 from manyicl_core.method.sequences import Answer, EncodedTask, Sequence, StreamSettings
@@ -68,7 +68,7 @@ def mixed_sequence(
 @pytest.mark.parametrize("closed", [False, True], ids=["free", "labels"])
 @pytest.mark.parametrize("seed", range(4))
 def test_one_pass_tells_what_generation_writes(
-    base: LanguageModel, plain: PreTrainedModel, encoder: Encoder, seed: int, closed: bool
+    base: TunedModel, plain: PreTrainedModel, encoder: Encoder, seed: int, closed: bool
 ):
     labels = LabelTree(encoder.answer(label) for label in LABELS) if closed else None
     sequence, right = mixed_sequence(plain, encoder, seed, labels)
@@ -102,7 +102,7 @@ def orders(pool: EncodedTask, size: int, draw: int, seed: int) -> list[tuple[int
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_the_curve_is_that_of_generation(base: LanguageModel, plain: PreTrainedModel, encoder: Encoder, seed: int):
+def test_the_curve_is_that_of_generation(base: TunedModel, plain: PreTrainedModel, encoder: Encoder, seed: int):
     queries = [(f"letter {number}", LABELS[number % 4]) for number in range(10)]
     task = with_queries(task_of([("x", LABELS[0])], "sort", labels=LABELS, instruction="Sort."), queries)
     curve = measure_curve(base, "base", task, encoder, 3, 100, 3, seed)
@@ -111,12 +111,12 @@ def test_the_curve_is_that_of_generation(base: LanguageModel, plain: PreTrainedM
     assert len(set(curve.exact_match)) > 1
 
 
-def test_the_curve_ends_where_the_queries_do(base: LanguageModel, encoder: Encoder):
+def test_the_curve_ends_where_the_queries_do(base: TunedModel, encoder: Encoder):
     curve = measure_curve(base, "base", TASKS[0], encoder, 50, 2, 2, 0)
     assert curve.answers == [2, 2]
 
 
-def test_of_a_conversation_the_last_answer_counts(base: LanguageModel, encoder: Encoder):
+def test_of_a_conversation_the_last_answer_counts(base: TunedModel, encoder: Encoder):
     earlier = [Turn(input="one", output="two"), Turn(input="three", output="four")]
     queries = [Example(input=f"five {n}", output="six", line=n, earlier=earlier, trained=False) for n in (1, 2)]
     task = task_of([("x", "y")]).model_copy(update={"queries": queries})

@@ -11,7 +11,7 @@ from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.contract.progress import PlainTextResult
 from manyicl_core.evaluation.plain_text import cross_entropy, plain_text
 from manyicl_core.evaluation.run import evaluate
-from manyicl_core.inference.language_model import LanguageModel
+from manyicl_core.inference.language_model import TunedModel
 from tests.unit.evaluation.specs import make_spec
 
 
@@ -34,7 +34,7 @@ def plain_nats(folder: Path, documents: list[list[int]]) -> float:
 
 @pytest.mark.parametrize("start", [(), (1,)])
 def test_documents_of_512_tokens_are_scored_as_transformers_does(
-    base: LanguageModel, tiny_model: Path, start: tuple[int, ...]
+    base: TunedModel, tiny_model: Path, start: tuple[int, ...]
 ):
     text = [3 + (7 * number * number) % 300 for number in range(1200)]
     found = cross_entropy(base, "base", start, text)
@@ -43,7 +43,7 @@ def test_documents_of_512_tokens_are_scored_as_transformers_does(
     assert found.tokens == 1200 - (0 if start else 3)
 
 
-def test_a_last_token_with_nothing_before_it_is_left_out(base: LanguageModel):
+def test_a_last_token_with_nothing_before_it_is_left_out(base: TunedModel):
     assert cross_entropy(base, "base", (), list(range(3, 300)) + list(range(3, 219))).tokens == 511
 
 

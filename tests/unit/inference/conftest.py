@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer
-from transformers import PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
 
 from manyicl_core.base_models.load import load_base_model
-from manyicl_core.inference.language_model import LanguageModel
+from manyicl_core.inference.language_model import LanguageModel, TunedModel
+from manyicl_core.inference.vocabulary import Vocabulary
+from manyicl_core.training.weights import save_weights
 from tests.unit.random_adapter import save_random_adapter
 
 MakeAdapter = Callable[[int], Path]
@@ -20,6 +22,18 @@ torch.set_num_threads(1)
 
 def load_tiny(folder: Path) -> PreTrainedModel:
     return load_base_model(folder, torch.device("cpu"), torch.float32)
+
+
+def save_whole_model(tiny_model: Path, folder: Path, seed: int) -> Path:
+    """Write a model with all weights of its own, as a job with full fine-tuning leaves it."""
+    torch.manual_seed(seed)
+    whole = load_tiny(tiny_model)
+    for parameter in whole.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.05)
+    whole.requires_grad_(True)  # what is trained is what is saved
+    folder.mkdir()
+    save_weights(whole, folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +48,12 @@ def base_only(tiny_model: Path) -> LanguageModel:
     return LanguageModel(load_tiny(tiny_model))
 
 
+@pytest.fixture(scope="session")
+def untuned(base_only: LanguageModel) -> TunedModel:
+    """The same, as one of the models to answer with."""
+    return TunedModel(base_only)
+
+
 @pytest.fixture
 def model(tiny_model: Path) -> LanguageModel:
     """A language model of the test's own."""
@@ -43,6 +63,11 @@ def model(tiny_model: Path) -> LanguageModel:
 @pytest.fixture(scope="session")
 def tokenizer(tiny_model: Path) -> Tokenizer:
     return Tokenizer.from_file(str(tiny_model / "tokenizer.json"))
+
+
+@pytest.fixture(scope="session")
+def vocabulary(tiny_model: Path, base_only: LanguageModel) -> Vocabulary:
+    return Vocabulary(AutoTokenizer.from_pretrained(tiny_model), base_only.vocabulary)
 
 
 @pytest.fixture(scope="session")

@@ -1,153 +1,206 @@
 """One request after the other: contexts compiled once, answers piece by piece, and why they ended."""
 
-import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 from manyicl_core.base_models.tokenizer import load_encoder
-from manyicl_core.inference.adapters import Adapters, UnknownAdapter
-from manyicl_core.inference.decoding import Sampling
-from manyicl_core.inference.engine import Delta, Engine, Generation
+from manyicl_core.inference.answer import Sampling
+from manyicl_core.inference.decoding import LONGEST_ROW
 from manyicl_core.inference.language_model import LanguageModel
-from manyicl_core.inference.prefix_store import PrefixStore
-from manyicl_core.objects import open_store, put_weights, sha256_of, weights_key
-from manyicl_core.training.weights import save_weights
+from manyicl_core.inference.requests import Choices, Delta, Generation, PromptLogprobs, UnknownAdapter
+from manyicl_core.inference.vocabulary import Vocabulary
 from tests.tiny_model import MAX_POSITIONS
-from tests.unit.inference.conftest import MakeAdapter, load_tiny
+from tests.unit.inference.conftest import MakeAdapter, save_whole_model
+from tests.unit.inference.driving import CONTEXT, SHOWN, Driven
 from tests.unit.inference.greedy import plain_greedy
 
-CONTEXT = tuple(range(40, 75))
-REQUEST = Generation(
-    adapter=None,
-    prompt=(*CONTEXT, 10, 11, 12),
-    prefix_tokens=len(CONTEXT),
-    max_tokens=12,
-    sampling=Sampling(),
-    stop_texts=[],
-    stop_tokens=frozenset(),
-    choices=None,
-)
+REQUEST = Generation(adapter=None, prompt=(*CONTEXT, 10, 11, 12), prefix_tokens=len(CONTEXT), max_tokens=12)
+LONG = tuple(3 + (7 * number * number) % 380 for number in range(700))
 
 
 @pytest.fixture
-def adapter(make_adapter: MakeAdapter, tmp_path: Path) -> str:
-    """The hash of an adapter in the engine's artifact store."""
-    digest = sha256_of(make_adapter(1) / "adapter_model.safetensors")
-    open_store(f"file://{tmp_path}/store").put_folder(weights_key(digest), make_adapter(1))
-    return digest
-
-
-@pytest.fixture
-def engine(model: LanguageModel, tokenizer: Tokenizer, tmp_path: Path) -> Engine:
-    (tmp_path / "scratch").mkdir()
-    adapters = Adapters(model, open_store(f"file://{tmp_path}/store"), tmp_path / "scratch", 2)
-    return Engine(model, tokenizer, adapters, PrefixStore(1 << 20))
-
-
-def answer(engine: Engine, request: Generation) -> tuple[str, Delta]:
-    """The whole text and the last piece; only that one says why the answer ended."""
-    deltas = list(engine.generate(request, threading.Event()))
-    assert [delta.finish_reason for delta in deltas[:-1]] == [None] * (len(deltas) - 1)
-    return "".join(delta.text for delta in deltas), deltas[-1]
+def engine(model: LanguageModel, vocabulary: Vocabulary, tmp_path: Path) -> Driven:
+    return Driven(model, vocabulary, tmp_path)
 
 
 def test_an_answer_is_the_plain_models_and_ends_at_its_length(
-    engine: Engine, plain: PreTrainedModel, tokenizer: Tokenizer
+    engine: Driven, plain: PreTrainedModel, tokenizer: Tokenizer
 ):
     expected = tokenizer.decode(plain_greedy(plain, REQUEST.prompt, 12))
-    text, last = answer(engine, REQUEST)
-    assert expected.startswith(text)
-    assert set(expected[len(text) :]) <= {"\ufffd"}
+    text, last = engine.answer(REQUEST)
+    assert text == expected
     assert (last.finish_reason, last.completion_tokens) == ("length", 12)
-    assert engine.max_tokens == MAX_POSITIONS
+    assert engine.engine.max_tokens == MAX_POSITIONS
+
+
+def test_an_answer_comes_piece_by_piece(engine: Driven):
+    ticket = engine.submit(REQUEST)
+    engine.finish()
+    assert [delta.completion_tokens for delta in engine.deltas(ticket)] == list(range(1, 13))
 
 
 @pytest.mark.parametrize("prefix_tokens", [0, 5, len(CONTEXT), len(REQUEST.prompt), 1000])
-def test_wherever_the_context_is_said_to_end_the_answer_is_the_same(engine: Engine, prefix_tokens: int):
-    text, _ = answer(engine, REQUEST)
-    assert answer(engine, replace(REQUEST, prefix_tokens=prefix_tokens))[0] == text
+def test_wherever_the_context_is_said_to_end_the_answer_is_the_same(engine: Driven, prefix_tokens: int):
+    text, _ = engine.answer(REQUEST)
+    assert engine.answer(replace(REQUEST, prefix_tokens=prefix_tokens))[0] == text
 
 
-def test_a_context_is_compiled_once_for_all_its_queries(engine: Engine):
-    assert answer(engine, REQUEST)[1].cached_tokens == 0
-    assert answer(engine, REQUEST)[1].cached_tokens == len(CONTEXT)
-    assert answer(engine, replace(REQUEST, prompt=(*CONTEXT, 20)))[1].cached_tokens == len(CONTEXT)
-    assert answer(engine, replace(REQUEST, prompt=(*CONTEXT[:-1], 20, 21)))[1].cached_tokens == 0
-    assert answer(engine, replace(REQUEST, prefix_tokens=0))[1].cached_tokens == 0
+def test_a_context_is_compiled_once_for_all_its_queries(engine: Driven):
+    assert engine.answer(REQUEST)[1].cached_tokens == 0
+    assert engine.answer(REQUEST)[1].cached_tokens == len(CONTEXT)
+    assert engine.answer(replace(REQUEST, prompt=(*CONTEXT, 20)))[1].cached_tokens == len(CONTEXT)
+    assert engine.answer(replace(REQUEST, prompt=(*CONTEXT[:-1], 20, 21)))[1].cached_tokens == 0
+    assert engine.answer(replace(REQUEST, prefix_tokens=0))[1].cached_tokens == 0
 
 
-def test_an_adapter_never_answers_from_the_bases_context(engine: Engine, adapter: str):
-    base, _ = answer(engine, REQUEST)
-    tuned, last = answer(engine, replace(REQUEST, adapter=adapter))
+def test_an_adapter_never_answers_from_the_bases_context(engine: Driven, make_adapter: MakeAdapter):
+    adapter = engine.stored(make_adapter(1))
+    base, _ = engine.answer(REQUEST)
+    tuned, last = engine.answer(replace(REQUEST, adapter=adapter))
     assert last.cached_tokens == 0
     assert tuned != base
-    again, last = answer(engine, replace(REQUEST, adapter=adapter))
+    again, last = engine.answer(replace(REQUEST, adapter=adapter))
     assert (again, last.cached_tokens) == (tuned, len(CONTEXT))
-    assert answer(engine, REQUEST)[0] == base
+    assert engine.answer(REQUEST)[0] == base
 
 
-def test_a_whole_model_never_answers_from_the_bases_context(engine: Engine, tiny_model: Path, tmp_path: Path):
-    whole = load_tiny(tiny_model)
-    for parameter in whole.parameters():
-        parameter.mul_(1.5)
-    (tmp_path / "whole").mkdir()
-    whole.requires_grad_(True)  # what is trained is what is saved
-    save_weights(whole, tmp_path / "whole")
-    weights = put_weights(open_store(f"file://{tmp_path}/store"), tmp_path / "whole")
-    base, _ = answer(engine, REQUEST)
-    tuned, last = answer(engine, replace(REQUEST, adapter=weights))
+def test_a_whole_model_never_answers_from_the_bases_context(engine: Driven, tiny_model: Path, tmp_path: Path):
+    weights = engine.stored(save_whole_model(tiny_model, tmp_path / "whole", 1))
+    base, _ = engine.answer(REQUEST)
+    tuned, last = engine.answer(replace(REQUEST, adapter=weights))
     assert last.cached_tokens == 0
     assert tuned != base
-    again, last = answer(engine, replace(REQUEST, adapter=weights))
+    again, last = engine.answer(replace(REQUEST, adapter=weights))
     assert (again, last.cached_tokens) == (tuned, len(CONTEXT))
-    assert answer(engine, REQUEST)[0] == base
+    assert engine.answer(REQUEST)[0] == base
 
 
-def test_an_unknown_adapter_is_refused(engine: Engine):
-    with pytest.raises(UnknownAdapter):
-        next(engine.generate(replace(REQUEST, adapter="0" * 64), threading.Event()))
+@pytest.mark.parametrize("name", ["0" * 64, "no hash at all"])
+def test_an_unknown_adapter_is_refused_and_keeps_nobody_waiting(engine: Driven, name: str):
+    refused, answered = engine.submit(replace(REQUEST, adapter=name)), engine.submit(REQUEST)
+    engine.finish()
+    assert isinstance(engine.refusal(refused), UnknownAdapter)
+    assert engine.deltas(answered)[-1].finish_reason == "length"
 
 
-def test_a_stop_token_ends_the_answer_and_is_not_shown(engine: Engine, plain: PreTrainedModel, tokenizer: Tokenizer):
+def test_a_stop_token_ends_the_answer_and_is_not_shown(engine: Driven, plain: PreTrainedModel, tokenizer: Tokenizer):
     written = plain_greedy(plain, REQUEST.prompt, 12)
     stop = written[6]
     before = written[: written.index(stop)]
-    text, last = answer(engine, replace(REQUEST, stop_tokens=frozenset({stop})))
+    text, last = engine.answer(replace(REQUEST, stop_tokens=frozenset({stop})))
     assert tokenizer.decode(before).startswith(text)
     assert (last.finish_reason, last.completion_tokens) == ("stop", len(before) + 1)
 
 
-def test_a_stop_text_ends_the_answer_and_is_not_shown(engine: Engine):
-    whole, _ = answer(engine, REQUEST)
-    stop = whole[len(whole) // 2 :][:3]
-    text, last = answer(engine, replace(REQUEST, stop_texts=[stop]))
-    assert text == whole[: whole.index(stop)]
-    assert last.finish_reason == "stop"
-    assert last.completion_tokens < 12
+def test_a_stop_text_ends_the_answer_wherever_tokens_begin_and_is_not_shown(engine: Driven):
+    whole, _ = engine.answer(REQUEST)
+    for length in (1, 2, 3, 5):
+        for start in range(1, len(whole) - length):
+            stop = whole[start : start + length]
+            ticket = engine.submit(replace(REQUEST, stop_texts=(stop,)))
+            engine.finish()
+            assert engine.text(ticket) == whole[: whole.index(stop)]
+            assert engine.deltas(ticket)[-1].finish_reason == "stop"
+    assert engine.answer(replace(REQUEST, stop_texts=(whole[2:5],)))[1].completion_tokens < 12
 
 
-def test_a_closed_choice_is_answered_with_one_of_its_texts(engine: Engine, tiny_model: Path):
+def test_a_row_that_a_stop_text_ended_is_free(engine: Driven):
+    whole, _ = engine.answer(REQUEST)
+    engine.answer(replace(REQUEST, stop_texts=(whole[2],), max_tokens=1000))
+    assert not engine.step()
+
+
+def test_a_closed_choice_is_answered_with_one_of_its_texts(engine: Driven, tiny_model: Path):
     encoder = load_encoder(tiny_model)
     labels = ["complaint", "praise", "question"]
     request = replace(
         REQUEST,
         max_tokens=100,
         stop_tokens=frozenset({encoder.stop}),
-        choices=[encoder.answer(label) for label in labels],
+        guide=Choices(tuple(tuple(encoder.answer(label)) for label in labels)),
     )
-    text, last = answer(engine, request)
+    text, last = engine.answer(request)
     assert text in {f" {label}" for label in labels}
     assert last.finish_reason == "stop"
     assert last.completion_tokens == len(encoder.answer(text))
 
 
-def test_a_cancelled_request_ends_without_another_word(engine: Engine):
-    cancelled = threading.Event()
-    deltas = engine.generate(REQUEST, cancelled)
-    assert next(deltas).finish_reason is None
-    cancelled.set()
-    assert list(deltas) == []
+def test_several_answers_are_numbered_and_the_first_is_the_one_that_comes_alone(engine: Driven):
+    sampling = Sampling(temperature=1.5, seed=11, logprobs=0)
+    alone = engine.submit(replace(REQUEST, sampling=sampling))
+    engine.finish()
+    ticket = engine.submit(replace(REQUEST, sampling=sampling, n=5))
+    engine.finish()
+    found = [tuple(engine.tokens(ticket, index)) for index in range(5)]
+    assert list(found[0]) == engine.tokens(alone)
+    assert len(set(found)) == 5
+
+
+@pytest.mark.parametrize("prefix_tokens", [0, 30, 500])
+def test_a_long_query_is_answered_as_by_the_plain_model(engine: Driven, plain: PreTrainedModel, prefix_tokens: int):
+    assert len(LONG) - prefix_tokens > LONGEST_ROW or prefix_tokens == 500
+    request = Generation(adapter=None, prompt=LONG, prefix_tokens=prefix_tokens, max_tokens=5, sampling=SHOWN)
+    for cached in (0, prefix_tokens):
+        ticket = engine.submit(request)
+        engine.finish()
+        assert engine.tokens(ticket) == plain_greedy(plain, LONG, 5)
+        assert engine.deltas(ticket)[-1].cached_tokens == cached
+
+
+@torch.no_grad()
+def plain_logprobs(plain: PreTrainedModel, prompt: tuple[int, ...]) -> torch.Tensor:
+    return plain(input_ids=torch.tensor([prompt])).logits[0].log_softmax(dim=-1)
+
+
+@pytest.mark.parametrize("length", [1, 2, 38, 700])
+@pytest.mark.parametrize("max_tokens", [0, 3])
+def test_an_echoed_prompt_has_the_plain_models_log_probabilities(
+    engine: Driven, plain: PreTrainedModel, length: int, max_tokens: int
+):
+    prompt = LONG[:length]
+    request = Generation(
+        adapter=None, prompt=prompt, prefix_tokens=20, max_tokens=max_tokens, sampling=Sampling(logprobs=3), echo=True
+    )
+    engine.answer(replace(request, echo=False, max_tokens=1))  # its context is compiled, and is of no use
+    ticket = engine.submit(request)
+    engine.finish()
+    [told, *_] = engine.told[ticket]
+    assert isinstance(told, PromptLogprobs)
+    expected = plain_logprobs(plain, prompt)
+    assert [entry.token for entry in told.logprobs] == list(prompt[1:])
+    for position, entry in enumerate(told.logprobs):
+        assert entry.logprob == pytest.approx(float(expected[position, entry.token]), abs=1e-4)
+        best = expected[position].topk(3)
+        assert [value for _, value in entry.top] == pytest.approx(best.values.tolist(), abs=1e-4)
+    assert engine.tokens(ticket) == plain_greedy(plain, prompt, max_tokens)
+
+
+def test_the_log_probabilities_of_an_answer_are_the_plain_models(engine: Driven, plain: PreTrainedModel):
+    ticket = engine.submit(replace(REQUEST, sampling=Sampling(logprobs=2)))
+    engine.finish()
+    written = plain_greedy(plain, REQUEST.prompt, 12)
+    expected = plain_logprobs(plain, (*REQUEST.prompt, *written))[len(REQUEST.prompt) - 1 :]
+    entries = [entry for delta in engine.deltas(ticket) for entry in delta.logprobs]
+    assert [entry.token for entry in entries] == written
+    for entry, row in zip(entries, expected, strict=False):
+        assert entry.logprob == pytest.approx(float(row[entry.token]), abs=1e-4)
+        assert entry.top[0] == (entry.token, entry.logprob)
+        assert [token for token, _ in entry.top] == row.topk(2).indices.tolist()
+
+
+def test_echo_without_an_answer_ends_every_choice(engine: Driven):
+    request = Generation(adapter=None, prompt=CONTEXT, max_tokens=0, n=3, echo=True)
+    ticket = engine.submit(request)
+    engine.finish()
+    [told, *ends] = engine.told[ticket]
+    assert isinstance(told, PromptLogprobs)
+    assert [(end.index, end.finish_reason) for end in ends if isinstance(end, Delta)] == [
+        (0, "length"),
+        (1, "length"),
+        (2, "length"),
+    ]

@@ -1,11 +1,13 @@
-"""Compiled prefixes: found by adapter and tokens alone, kept within a budget of bytes."""
+"""Compiled prefixes: found by all that they are of, within a budget of bytes, least recently used out first."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from manyicl_core.inference.prefix import Prefix
-from manyicl_core.inference.prefix_store import PrefixStore
+from manyicl_core.inference.prefix import EMPTY_PREFIX, Prefix
+from manyicl_core.inference.prefix_store import PrefixKey, PrefixStore
 
 
 def prefix_of(*tokens: int) -> Prefix:
@@ -14,44 +16,181 @@ def prefix_of(*tokens: int) -> Prefix:
     return Prefix(tokens, ((tensor, tensor.clone()),))
 
 
-def test_a_prefix_is_found_under_its_adapter_and_all_its_tokens_only():
-    store = PrefixStore(1000)
-    kept = prefix_of(1, 2, 3)
-    store.put("adapter", kept)
-    assert store.get("adapter", (1, 2, 3)) is kept
-    for adapter, tokens in ((None, (1, 2, 3)), ("other", (1, 2, 3)), ("adapter", (1, 2)), ("adapter", (1, 2, 4))):
-        assert store.get(adapter, tokens) is None
+def key_of(*tokens: int, adapter: str | None = None, salt: str = "") -> PrefixKey:
+    return PrefixKey(adapter, salt, tokens)
 
 
-def test_two_adapters_keep_prefixes_of_the_same_tokens():
+def put(store: PrefixStore, key: PrefixKey) -> Prefix:
+    """Keep a prefix that nobody holds."""
+    prefix = prefix_of(*key.tokens)
+    assert store.set_aside(prefix.size_bytes)
+    store.put(key, prefix)
+    store.release(key)
+    return prefix
+
+
+def test_a_prefix_is_found_under_its_model_tenant_and_all_its_tokens_only():
     store = PrefixStore(1000)
-    kept = {adapter: prefix_of(1, 2) for adapter in (None, "one", "two")}
-    for adapter, prefix in kept.items():
-        store.put(adapter, prefix)
-    assert all(store.get(adapter, (1, 2)) is prefix for adapter, prefix in kept.items())
+    kept = put(store, key_of(1, 2, 3, adapter="one", salt="a"))
+    assert store.hold(key_of(1, 2, 3, adapter="one", salt="a")) is kept
+    for other in (
+        key_of(1, 2, 3, salt="a"),
+        key_of(1, 2, 3, adapter="one"),
+        key_of(1, 2, 3, adapter="two", salt="a"),
+        key_of(1, 2, 3, adapter="one", salt="b"),
+        key_of(1, 2, adapter="one", salt="a"),
+        key_of(1, 2, 4, adapter="one", salt="a"),
+        key_of(1, 2, 3, 4, adapter="one", salt="a"),
+    ):
+        assert other not in store
+        assert store.hold(other) is None
+
+
+def test_models_and_tenants_keep_prefixes_of_the_same_tokens():
+    store = PrefixStore(1000)
+    keys = [key_of(1, 2, adapter=adapter, salt=salt) for adapter in (None, "one", "two") for salt in ("", "a", "b")]
+    kept = [put(store, key) for key in keys]
+    assert [store.hold(key) for key in keys] == kept
+
+
+def test_the_longest_start_is_of_the_same_model_and_tenant():
+    store = PrefixStore(1000)
+    for key in (
+        key_of(1),
+        key_of(1, 2),
+        key_of(1, 2, 4),
+        key_of(1, 2, 3, 4, 5),
+        key_of(1, 2, 3, adapter="one"),
+        key_of(1, 2, 3, salt="a"),
+    ):
+        put(store, key)
+    assert store.longest_start(key_of(1, 2, 3, 4)).tokens == (1, 2)
+    assert store.longest_start(key_of(1, 2, 3, 4, adapter="one")).tokens == (1, 2, 3)
+    assert store.longest_start(key_of(1, 2, 3, 4, adapter="one", salt="a")) is EMPTY_PREFIX
+    assert store.longest_start(key_of(2, 3)) is EMPTY_PREFIX
 
 
 def test_the_least_recently_used_prefix_goes_first():
     store = PrefixStore(3 * 8)
     for token in (1, 2, 3):
-        store.put(None, prefix_of(token))
-    store.get(None, (1,))
-    store.put(None, prefix_of(4))
-    assert [store.get(None, (token,)) is not None for token in (1, 2, 3, 4)] == [True, False, True, True]
+        put(store, key_of(token))
+    store.hold(key_of(1))
+    store.release(key_of(1))
+    put(store, key_of(4))
+    assert [key_of(token) in store for token in (1, 2, 3, 4)] == [True, False, True, True]
 
 
-def test_a_prefix_that_is_larger_than_the_budget_is_not_kept():
+def test_a_held_prefix_stays_until_the_last_holder_lets_go():
+    store = PrefixStore(3 * 8)
+    put(store, key_of(1, 2))
+    for _ in range(2):
+        store.hold(key_of(1, 2))
+    for _ in range(2):
+        assert not store.set_aside(2 * 8)
+        store.shrink()
+        assert key_of(1, 2) in store
+        store.release(key_of(1, 2))
+    assert store.set_aside(2 * 8)
+    assert key_of(1, 2) not in store
+
+
+def test_room_that_is_set_aside_counts():
+    store = PrefixStore(3 * 8)
+    assert store.set_aside(2 * 8)
+    assert not store.set_aside(2 * 8)
+    store.give_back(2 * 8)
+    assert store.set_aside(3 * 8)
+    assert store.size_bytes == 3 * 8
+
+
+def test_a_prefix_that_is_larger_than_the_budget_evicts_nothing_that_is_held():
     store = PrefixStore(8)
-    store.put(None, prefix_of(1, 2))
-    assert store.get(None, (1, 2)) is None
-    assert store.size_bytes == 0
+    put(store, key_of(1))
+    store.hold(key_of(1))
+    assert not store.set_aside(16)
+    assert key_of(1) in store
+
+
+def test_what_nobody_holds_can_be_forgotten():
+    store = PrefixStore(1000)
+    for token in (1, 2, 3):
+        put(store, key_of(token))
+    store.hold(key_of(2))
+    store.forget([key_of(1), key_of(2), key_of(4)])
+    assert [key_of(token) in store for token in (1, 2, 3)] == [False, True, True]
+    assert store.size_bytes == 16
+
+
+class _Traffic(RuleBasedStateMachine):
+    """Any order of what an engine may do with a store."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = PrefixStore(10 * 8)
+        self.held: list[PrefixKey] = []
+        self.making: list[PrefixKey] = []
+
+    @rule(first=st.integers(1, 3), length=st.integers(1, 6), adapter=st.sampled_from([None, "one"]))
+    def begin(self, first: int, length: int, adapter: str | None) -> None:
+        key = key_of(*range(first, first + length), adapter=adapter)
+        if (prefix := self.store.hold(key)) is not None:
+            assert prefix.tokens == key.tokens
+            self.held.append(key)
+        elif key not in self.making and self.store.set_aside(8 * length):
+            self.making.append(key)
+
+    @precondition(lambda self: self.making)
+    @rule(data=st.data(), given_up=st.booleans())
+    def end_a_making(self, data: st.DataObject, given_up: bool) -> None:
+        key = self.making.pop(data.draw(st.integers(0, len(self.making) - 1)))
+        if given_up:
+            self.store.give_back(8 * len(key.tokens))
+        else:
+            self.store.put(key, prefix_of(*key.tokens))
+            self.held.append(key)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        self.store.release(self.held.pop(data.draw(st.integers(0, len(self.held) - 1))))
+
+    @rule()
+    def shrink(self) -> None:
+        self.store.shrink()
+        assert self.store.size_bytes == 8 * sum(len(key.tokens) for key in {*self.held, *self.making})
+
+    @invariant()
+    def the_budget_holds_to_the_byte_and_what_is_held_stays(self) -> None:
+        assert all(key in self.store for key in self.held)
+        keys = [
+            key_of(*range(first, first + length), adapter=adapter)
+            for first in (1, 2, 3)
+            for length in range(1, 7)
+            for adapter in (None, "one")
+        ]
+        kept = sum(len(key.tokens) for key in keys if key in self.store)
+        assert self.store.size_bytes == 8 * (kept + sum(len(key.tokens) for key in self.making)) <= 10 * 8
+
+
+TestTraffic = _Traffic.TestCase
 
 
 @given(st.lists(st.integers(1, 6), max_size=12), st.integers(0, 100))
-def test_the_budget_holds_after_every_put_and_what_came_last_is_kept(lengths, budget):
+def test_what_came_last_is_kept_if_the_budget_allows_it_at_all(lengths, budget):
     store = PrefixStore(budget)
-    for adapter, length in enumerate(lengths):
-        store.put(str(adapter), prefix_of(*range(length)))
-        kept = [known for known in range(adapter + 1) if store.get(str(known), tuple(range(lengths[known])))]
-        assert store.size_bytes == sum(8 * lengths[known] for known in kept) <= budget
-        assert (adapter in kept) == (8 * length <= budget)
+    for number, length in enumerate(lengths):
+        key = key_of(*range(length), adapter=str(number))
+        if not store.set_aside(8 * length):
+            assert 8 * length > budget
+            continue
+        store.put(key, prefix_of(*key.tokens))
+        store.release(key)
+        assert key in store
+        assert store.size_bytes <= budget
+
+
+def test_a_prefix_is_put_once():
+    store = PrefixStore(1000)
+    put(store, key_of(1))
+    with pytest.raises(AssertionError):
+        store.put(key_of(1), prefix_of(1))

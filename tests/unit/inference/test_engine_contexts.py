@@ -1,0 +1,147 @@
+"""What the engine keeps of contexts: nothing of others, no more than it may, and no work twice."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedModel
+
+from manyicl_core.inference.language_model import LanguageModel
+from manyicl_core.inference.prefix_files import PrefixFiles
+from manyicl_core.inference.requests import Generation, OutOfMemory
+from manyicl_core.inference.vocabulary import Vocabulary
+from tests.unit.inference.conftest import MakeAdapter
+from tests.unit.inference.driving import SHOWN, Driven
+from tests.unit.inference.greedy import plain_greedy
+
+TOKENS = tuple(3 + (5 * number * number) % 380 for number in range(900))
+
+
+def request(context: int, *query: int, **changes: object) -> Generation:
+    """Behind the first ``context`` of some tokens."""
+    asked = Generation(
+        adapter=None,
+        prompt=(*TOKENS[:context], *(query or (10,))),
+        prefix_tokens=context,
+        max_tokens=3,
+        sampling=SHOWN,
+    )
+    return replace(asked, **changes)  # type: ignore[arg-type]
+
+
+def cached(engine: Driven, asked: Generation) -> int:
+    return engine.answer(asked)[1].cached_tokens
+
+
+@pytest.fixture
+def engine(model: LanguageModel, vocabulary: Vocabulary, tmp_path: Path) -> Driven:
+    return Driven(model, vocabulary, tmp_path)
+
+
+def test_a_longer_context_extends_the_longest_shorter_one(engine: Driven, plain: PreTrainedModel):
+    assert cached(engine, request(100)) == 0
+    assert cached(engine, request(600)) == 100
+    assert cached(engine, request(900)) == 600
+    assert cached(engine, request(400)) == 100
+    ticket = engine.submit(request(900, 20, 21))
+    engine.finish()
+    assert engine.tokens(ticket) == plain_greedy(plain, (*TOKENS, 20, 21), 3)
+
+
+def test_only_the_tokens_that_are_new_are_run(engine: Driven):
+    cached(engine, request(300))
+    steps_of_all = steps_of(engine, request(900, salt="another tenant"))
+    steps_of_more = steps_of(engine, request(900))
+    assert steps_of_more < steps_of_all
+
+
+def steps_of(engine: Driven, asked: Generation) -> int:
+    ticket = engine.submit(asked)
+    steps = 0
+    while engine.step():
+        steps += 1
+    assert engine.tokens(ticket)
+    return steps
+
+
+def test_tenants_and_models_share_no_context(engine: Driven, make_adapter: MakeAdapter):
+    adapter = engine.stored(make_adapter(1))
+    places = [{}, {"salt": "a"}, {"salt": "b"}, {"adapter": adapter}, {"adapter": adapter, "salt": "a"}]
+    for changes in places:
+        assert cached(engine, request(100, **changes)) == 0
+    for changes in places:
+        assert cached(engine, request(100, **changes)) == 100
+        assert cached(engine, request(120, **changes)) == 100
+
+
+def test_contexts_of_many_stay_within_the_budget_and_answers_stay_right(
+    model: LanguageModel, vocabulary: Vocabulary, plain: PreTrainedModel, tmp_path: Path
+):
+    rng = random.Random(1)
+    engine = Driven(model, vocabulary, tmp_path, budget_bytes=500 * model.bytes_a_token)
+    tickets = []
+    for _ in range(40):
+        context = rng.choice([50, 100, 200, 300, 450])
+        tickets.append(engine.submit(request(context, rng.randrange(3, 384), salt=rng.choice("abc"))))
+        for _ in range(rng.randrange(6)):
+            engine.step()
+            assert engine.prefixes.size_bytes <= engine.prefixes.budget_bytes
+    while engine.step():
+        assert engine.prefixes.size_bytes <= engine.prefixes.budget_bytes
+    for ticket in tickets:
+        assert engine.tokens(ticket) == plain_greedy(plain, ticket.request.prompt, 3)
+
+
+def test_a_context_waits_until_those_in_use_leave_room(
+    model: LanguageModel, vocabulary: Vocabulary, tmp_path: Path
+):
+    engine = Driven(model, vocabulary, tmp_path, budget_bytes=150 * model.bytes_a_token)
+    using = engine.submit(request(100, max_tokens=30))
+    engine.steps(3)
+    waits = engine.submit(request(120, salt="other"))
+    small = engine.submit(request(40, salt="third"))
+    engine.steps(10)
+    assert engine.text(small)
+    assert not engine.told[waits] and engine.engine.waiting == 1
+    engine.finish()
+    assert engine.text(using) and engine.text(waits)
+
+
+def test_a_context_larger_than_the_budget_is_refused_with_what_to_do(
+    model: LanguageModel, vocabulary: Vocabulary, tmp_path: Path
+):
+    engine = Driven(model, vocabulary, tmp_path, budget_bytes=100 * model.bytes_a_token)
+    ticket = engine.submit(request(101))
+    engine.finish()
+    refusal = engine.refusal(ticket)
+    assert isinstance(refusal, OutOfMemory)
+    assert "MANYICL_PREFIX_CACHE_BYTES" in refusal.message and "max_shots" in refusal.message
+    assert cached(engine, request(100)) == 0
+    assert engine.prefixes.size_bytes == engine.prefixes.budget_bytes
+
+
+def test_contexts_outlive_the_engine_and_answer_the_same(
+    model: LanguageModel, vocabulary: Vocabulary, make_adapter: MakeAdapter, tmp_path: Path
+):
+    def started(base: str = "base") -> tuple[Driven, PrefixFiles]:
+        files = PrefixFiles(tmp_path / "prefixes", 1 << 22, base, model.device)
+        return Driven(model, vocabulary, tmp_path, files=files), files
+
+    engine, files = started()
+    adapter = engine.stored(make_adapter(1))
+    asked = [request(300), request(300, adapter=adapter), request(600)]
+    tickets = [engine.submit(one) for one in asked]
+    engine.finish()
+    answers = [engine.tokens(ticket) for ticket in tickets]
+    files.close()
+    engine, files = started()
+    again = [engine.submit(one) for one in asked]
+    engine.finish()
+    assert [engine.deltas(ticket)[-1].cached_tokens for ticket in again] == [300, 300, 600]
+    assert [engine.tokens(ticket) for ticket in again] == answers
+    assert cached(engine, request(300, salt="other")) == 0
+    files.close()
+    other, files = started("another base")
+    assert cached(other, request(300)) == 0
+    files.close()

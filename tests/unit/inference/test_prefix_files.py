@@ -1,0 +1,257 @@
+"""Prefixes on disk: read back bit by bit, or not at all."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from manyicl_core.inference.compilation import compile_prefix
+from manyicl_core.inference.language_model import TunedModel
+from manyicl_core.inference.prefix import Prefix
+from manyicl_core.inference.prefix_files import PrefixFiles, base_name
+from manyicl_core.inference.prefix_store import PrefixKey, PrefixStore
+
+CPU = torch.device("cpu")
+KEY = PrefixKey("adapter", "tenant", tuple(range(30, 60)))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "prefixes"
+
+
+def files_in(folder: Path, base: str = "base", budget_bytes: int = 1 << 20) -> PrefixFiles:
+    return PrefixFiles(folder, budget_bytes, base, CPU)
+
+
+@pytest.fixture
+def prefix(untuned: TunedModel) -> Prefix:
+    return compile_prefix(untuned, KEY.tokens)
+
+
+def write(folder: Path, key: PrefixKey, prefix: Prefix, base: str = "base", budget_bytes: int = 1 << 20) -> None:
+    """Write a prefix as an engine does that ends right after it."""
+    files = files_in(folder, base, budget_bytes)
+    files.write(key, prefix)
+    files.close()
+
+
+@pytest.fixture
+def written(folder: Path, prefix: Prefix) -> Path:
+    """The file of a prefix."""
+    write(folder, KEY, prefix)
+    [path] = folder.iterdir()
+    return path
+
+
+def assert_same_bits(found: Prefix | None, prefix: Prefix) -> None:
+    assert found is not None and found.tokens == prefix.tokens
+    for one, other in zip(found.layers, prefix.layers, strict=True):
+        for part, expected in zip(one, other, strict=True):
+            assert part.dtype == expected.dtype and torch.equal(part, expected)
+
+
+def test_a_prefix_is_read_back_bit_by_bit_after_a_restart(folder: Path, written: Path, prefix: Prefix):
+    files = files_in(folder)
+    size = files.size_bytes(KEY)
+    assert size is not None and prefix.size_bytes <= size < prefix.size_bytes + 2000
+    assert_same_bits(files.read(KEY), prefix)
+
+
+def test_a_prefix_of_bfloat16_is_read_back_bit_by_bit(folder: Path, prefix: Prefix):
+    halves = Prefix(prefix.tokens, tuple((keys.bfloat16(), values.bfloat16()) for keys, values in prefix.layers))
+    write(folder, KEY, halves)
+    assert_same_bits(files_in(folder).read(KEY), halves)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(KEY, adapter=None),
+        replace(KEY, adapter="other"),
+        replace(KEY, salt=""),
+        replace(KEY, salt="other"),
+        replace(KEY, tokens=KEY.tokens[:-1]),
+        replace(KEY, tokens=(*KEY.tokens, 5)),
+    ],
+)
+def test_nobody_elses_prefix_is_found(folder: Path, written: Path, other: PrefixKey):
+    assert files_in(folder).size_bytes(other) is None
+
+
+def test_a_prefix_of_another_base_is_not_found(folder: Path, written: Path):
+    assert files_in(folder, "another base").size_bytes(KEY) is None
+
+
+def test_a_base_is_known_by_its_weights_its_numbers_and_the_encoder(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def copied(name: str, changed: str | None = None) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        for file in ("config.json", "model.safetensors"):
+            content = (tiny_model / file).read_bytes()
+            (folder / file).write_bytes(content + b" " if file == changed else content)
+        return folder
+
+    name = base_name(tiny_model, torch.float32)
+    assert base_name(copied("same"), torch.float32) == name
+    names = [name, base_name(tiny_model, torch.bfloat16)]
+    names += [base_name(copied(f"{file}-changed", file), torch.float32) for file in ("config.json", "model.safetensors")]
+    monkeypatch.setattr("manyicl_core.inference.prefix_files.ENCODER_VERSION", 10**6)
+    names.append(base_name(tiny_model, torch.float32))
+    assert len(set(names)) == 5
+
+
+def change_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def write_something_else(path: Path) -> None:
+    save_file({"weights": torch.ones(3)}, path)
+
+
+def lose_the_hash(path: Path) -> None:
+    save_file(load_file(path), path)
+
+
+def swap_for_another_prefix(path: Path) -> None:
+    """A whole file, of another tenant, under this one's name."""
+    aside = path.parent.parent / "aside"
+    tensors = load_file(path)
+    layers = tuple(
+        (tensors[f"{number:04}.keys"] + 1, tensors[f"{number:04}.values"]) for number in range(len(tensors) // 2)
+    )
+    write(aside, replace(KEY, salt="other"), Prefix(KEY.tokens, layers))
+    [other] = aside.iterdir()
+    other.replace(path)
+
+
+@pytest.mark.parametrize(
+    "spoil", [change_a_byte, cut_short, empty, write_something_else, lose_the_hash, swap_for_another_prefix]
+)
+def test_a_file_that_is_not_as_it_was_written_is_not_used_and_removed(
+    folder: Path, written: Path, spoil: Callable[[Path], None]
+):
+    spoil(written)
+    store = PrefixStore(1 << 20, files_in(folder))
+    assert store.hold(KEY) is None
+    assert store.size_bytes == 0
+    assert not written.exists()
+
+
+def test_a_file_that_has_gone_is_no_prefix(folder: Path, written: Path):
+    files = files_in(folder)
+    written.unlink()
+    assert files.size_bytes(KEY) is None
+    assert files.read(KEY) is None
+
+
+def test_a_disk_without_room_costs_only_the_file(
+    folder: Path, prefix: Prefix, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("manyicl_core.inference.prefix_files.save_file", full)
+        write(folder, KEY, prefix)
+    assert list(folder.iterdir()) == []
+    write(folder, KEY, prefix)
+    assert_same_bits(files_in(folder).read(KEY), prefix)
+
+
+def sizes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def test_the_longest_unread_file_makes_room_for_the_next(folder: Path, prefix: Prefix):
+    keys = [replace(KEY, salt=str(number)) for number in range(4)]
+    write(folder, keys[0], prefix)
+    budget = 3 * sizes(folder) + 100
+    files = files_in(folder, budget_bytes=budget)
+    for age, key in zip((300, 200, 100), keys[:3], strict=True):
+        write(folder, key, prefix)
+        for path in folder.iterdir():
+            if path.stat().st_mtime > 1000:
+                os.utime(path, (1000 - age, 1000 - age))
+    assert files.read(keys[0]) is not None
+    write(folder, keys[3], prefix, budget_bytes=budget)
+    assert [files.size_bytes(key) is not None for key in keys] == [True, False, True, True]
+    assert sizes(folder) <= budget
+
+
+def test_a_prefix_larger_than_the_disk_budget_is_not_written(folder: Path, prefix: Prefix):
+    small = prefix.start(3)
+    write(folder, replace(KEY, tokens=small.tokens), small)
+    kept = sizes(folder)
+    write(folder, KEY, prefix, budget_bytes=kept + 100)
+    assert sizes(folder) == kept
+
+
+# Behind a store
+
+
+def put(store: PrefixStore, key: PrefixKey, prefix: Prefix) -> None:
+    assert store.set_aside(prefix.size_bytes)
+    store.put(key, prefix)
+    store.release(key)
+
+
+def test_a_prefix_outlives_its_store(folder: Path, prefix: Prefix):
+    files = files_in(folder)
+    put(PrefixStore(1 << 20, files), KEY, prefix)
+    files.close()
+    store = PrefixStore(1 << 20, files_in(folder))
+    assert KEY not in store
+    assert_same_bits(store.hold(KEY), prefix)
+    assert store.size_bytes == prefix.size_bytes
+    assert store.hold(KEY) is store.hold(KEY), "the second time from memory"
+
+
+def test_an_evicted_prefix_comes_back_from_disk(folder: Path, prefix: Prefix):
+    files = files_in(folder)
+    store = PrefixStore(1 << 20, files)
+    put(store, KEY, prefix)
+    files.close()
+    store.shrink()
+    assert store.size_bytes == 0
+    assert_same_bits(store.hold(KEY), prefix)
+
+
+def test_what_is_read_from_disk_takes_its_part_of_the_budget(folder: Path, written: Path, prefix: Prefix):
+    small = PrefixStore(prefix.size_bytes - 1, files_in(folder))
+    assert small.hold(KEY) is None
+    assert small.size_bytes == 0
+    assert written.exists()
+    enough = PrefixStore(2 * prefix.size_bytes, files_in(folder))
+    assert enough.set_aside(prefix.size_bytes + 1)
+    assert enough.hold(KEY) is None, "another has the room"
+    enough.give_back(prefix.size_bytes + 1)
+    put(enough, replace(KEY, salt="other"), prefix)
+    assert_same_bits(enough.hold(KEY), prefix)
+    assert enough.size_bytes <= enough.budget_bytes
+
+
+def test_a_forgotten_prefix_is_gone_from_the_disk_too(folder: Path, prefix: Prefix):
+    files = files_in(folder)
+    store = PrefixStore(1 << 20, files)
+    put(store, KEY, prefix)
+    store.forget([KEY])
+    files.close()
+    assert list(folder.iterdir()) == []
+    assert store.hold(KEY) is None
