@@ -3,6 +3,8 @@
 import threading
 from pathlib import Path
 
+from prometheus_client import REGISTRY
+
 from manyicl_core.inference.adapters import Adapters
 from manyicl_core.inference.answer import Sampling
 from manyicl_core.inference.engine import Engine
@@ -17,6 +19,11 @@ from manyicl_core.objects import open_store, put_weights
 CONTEXT = tuple(range(40, 75))
 SHOWN = Sampling(logprobs=0)
 """Greedy, with the ids of the tokens told."""
+
+
+def decoded_tokens() -> float:
+    """How many tokens engines have read while they wrote answers, by their own count."""
+    return REGISTRY.get_sample_value("manyicl_tokens_total", {"kind": "decoded"}) or 0.0
 
 
 class Driven:

@@ -93,9 +93,7 @@ def test_no_bias_lets_a_token_out_of_the_labels():
 @given(st.lists(st.floats(-30, 30, width=32), min_size=8, max_size=8), st.integers(0, 8), st.sampled_from([0.0, 1.0]))
 def test_the_log_probabilities_are_those_of_the_model_whatever_is_done_to_choose(values, top, temperature):
     logits = torch.tensor(values)
-    sampling = Sampling(
-        temperature=temperature, seed=1, presence_penalty=1.0, logit_bias=((3, 2.0),), logprobs=top
-    )
+    sampling = Sampling(temperature=temperature, seed=1, presence_penalty=1.0, logit_bias=((3, 2.0),), logprobs=top)
     answer = Answer(sampling, 2, frozenset(), written=[5])
     kept = logits.clone()
     [token] = answer.push(logits)

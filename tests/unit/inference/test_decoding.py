@@ -127,9 +127,7 @@ label_sets = st.lists(st.sampled_from([*LABELS, "comply", "a", "?", "Überraschu
 def test_an_answer_is_always_one_of_the_labels(base_only, tokenizer, tiny_model, labels, query, sampling):
     stop = load_encoder(tiny_model).stop
     tree = tree_of(labels, tiny_model)
-    for answer in written(
-        base_only, EMPTY_PREFIX, [query, list(CONTEXT)], 200, frozenset({stop}), tree, sampling
-    ):
+    for answer in written(base_only, EMPTY_PREFIX, [query, list(CONTEXT)], 200, frozenset({stop}), tree, sampling):
         assert answer[-1] == stop
         assert tokenizer.decode(answer) in {f" {label}\n" for label in labels}
 
@@ -154,7 +152,9 @@ def test_rows_with_labels_and_free_ones_share_a_batch(untuned: TunedModel, plain
     while decoder.rows:
         decoder.step()
     assert [answer.written for answer in free] == [plain_greedy(plain, query, 12) for query in QUERIES[:2]]
-    assert [answer.written for answer in closed] == [plain_greedy(plain, query, 12, {1}, labels) for query in QUERIES[2:]]
+    assert [answer.written for answer in closed] == [
+        plain_greedy(plain, query, 12, {1}, labels) for query in QUERIES[2:]
+    ]
 
 
 def test_a_label_longer_than_max_tokens_is_cut(untuned: TunedModel):

@@ -93,9 +93,7 @@ def test_contexts_of_many_stay_within_the_budget_and_answers_stay_right(
         assert engine.tokens(ticket) == plain_greedy(plain, ticket.request.prompt, 3)
 
 
-def test_a_context_waits_until_those_in_use_leave_room(
-    model: LanguageModel, vocabulary: Vocabulary, tmp_path: Path
-):
+def test_a_context_waits_until_those_in_use_leave_room(model: LanguageModel, vocabulary: Vocabulary, tmp_path: Path):
     engine = Driven(model, vocabulary, tmp_path, budget_bytes=150 * model.bytes_a_token)
     using = engine.submit(request(100, max_tokens=30))
     engine.steps(3)

@@ -68,9 +68,7 @@ def test_requests_that_join_at_any_time_are_answered_as_by_the_plain_model(
     for ticket in tickets:
         request = ticket.request
         assert isinstance(request, Generation)
-        expected = plain_greedy(
-            plain_models[request.adapter], request.prompt, request.max_tokens, request.stop_tokens
-        )
+        expected = plain_greedy(plain_models[request.adapter], request.prompt, request.max_tokens, request.stop_tokens)
         assert engine.tokens(ticket) == expected
     assert engine.prefixes.size_bytes <= engine.prefixes.budget_bytes
 

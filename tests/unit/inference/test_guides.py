@@ -19,7 +19,9 @@ from manyicl_core.inference.vocabulary import Vocabulary
 from tests.unit.inference.driving import CONTEXT, Driven
 
 queries = st.lists(st.integers(3, 383), min_size=1, max_size=6)
-samplings = st.sampled_from([Sampling(), Sampling(temperature=1.5, seed=1), Sampling(temperature=0.7, top_p=0.5, seed=2)])
+samplings = st.sampled_from(
+    [Sampling(), Sampling(temperature=1.5, seed=1), Sampling(temperature=0.7, top_p=0.5, seed=2)]
+)
 
 _leaves = st.sampled_from(
     [
@@ -49,8 +51,10 @@ def _array(items: dict[str, Any]) -> dict[str, Any]:
 
 schemas = st.recursive(
     _leaves,
-    lambda inner: inner.map(_array)
-    | _names.flatmap(lambda names: st.fixed_dictionaries(dict.fromkeys(names, inner))).map(_object),
+    lambda inner: (
+        inner.map(_array)
+        | _names.flatmap(lambda names: st.fixed_dictionaries(dict.fromkeys(names, inner))).map(_object)
+    ),
     max_leaves=3,
 )
 
@@ -70,24 +74,24 @@ def fits(schema: dict[str, Any], value: Any) -> bool:
     """Whether ``value`` is what ``schema`` asks for, of the few that occur here."""
     match schema:
         case {"enum": values}:
-            return value in values
+            found = value in values
         case {"const": constant}:
-            return value is constant
+            found = value is constant
         case {"type": "boolean"}:
-            return isinstance(value, bool)
+            found = isinstance(value, bool)
         case {"type": "integer", "minimum": low, "maximum": high}:
-            return isinstance(value, int) and low <= value <= high
+            found = isinstance(value, int) and low <= value <= high
         case {"type": "string", "maxLength": most}:
-            return isinstance(value, str) and len(value) <= most
+            found = isinstance(value, str) and len(value) <= most
         case {"type": "string", "pattern": pattern}:
-            return isinstance(value, str) and re.search(pattern, value) is not None
+            found = isinstance(value, str) and re.search(pattern, value) is not None
         case {"type": "array", "items": items}:
-            return isinstance(value, list) and 1 <= len(value) <= 2 and all(fits(items, item) for item in value)
+            found = isinstance(value, list) and 1 <= len(value) <= 2 and all(fits(items, item) for item in value)
         case {"properties": properties}:
-            return value.keys() == properties.keys() and all(
-                fits(properties[name], part) for name, part in value.items()
-            )
-    raise AssertionError(schema)
+            found = value.keys() == properties.keys() and all(fits(properties[name], value[name]) for name in value)
+        case _:
+            raise AssertionError(schema)
+    return bool(found)
 
 
 @settings(max_examples=40)
@@ -102,7 +106,10 @@ def test_an_answer_is_json_that_fits_its_schema(base_only, vocabulary, schema, q
 def test_an_answer_is_a_json_object_of_any_kind(base_only, vocabulary, query):
     """Nothing bounds it, so it may be cut off; until then a JSON object goes on from it."""
     answer = Answer(
-        Sampling(temperature=1.0, seed=3), 60, frozenset({vocabulary.end}), GrammarGuide(vocabulary.grammars, json_grammar(None))
+        Sampling(temperature=1.0, seed=3),
+        60,
+        frozenset({vocabulary.end}),
+        GrammarGuide(vocabulary.grammars, json_grammar(None)),
     )
     decoder = Decoder(base_only)
     decoder.join(Row(None, EMPTY_PREFIX, query, answer))
@@ -116,7 +123,9 @@ def test_an_answer_is_a_json_object_of_any_kind(base_only, vocabulary, query):
 
 @settings(max_examples=20)
 @given(
-    st.sampled_from(["[0-9]{3}", "(yes|no)", "a{1,5}b?c{2}", "[A-Z][a-z]{0,4}( [A-Z])?", r"\d{1,2}:\d{2}", "äöü|€[1-9]"]),
+    st.sampled_from(
+        ["[0-9]{3}", "(yes|no)", "a{1,5}b?c{2}", "[A-Z][a-z]{0,4}( [A-Z])?", r"\d{1,2}:\d{2}", "äöü|€[1-9]"]
+    ),
     queries,
     samplings,
 )

@@ -82,7 +82,9 @@ def next_logprobs(model: LanguageModel, rows: list[tuple[str | None, list[int]]]
     return found
 
 
-def assert_as_peft(model: LanguageModel, expected: dict[str | None, list[torch.Tensor]], names: list[str | None]) -> None:
+def assert_as_peft(
+    model: LanguageModel, expected: dict[str | None, list[torch.Tensor]], names: list[str | None]
+) -> None:
     rows = [(name, index) for index in range(len(PROMPTS)) for name in names]
     found = next_logprobs(model, [(name, PROMPTS[index]) for name, index in rows])
     for (name, index), values in zip(rows, found, strict=True):
@@ -108,7 +110,9 @@ def test_one_adapter_alone_in_a_pass_is_exact_among_others(tiny_model: Path, fol
     assert_as_peft(model, expected, [name, None])
 
 
-@pytest.mark.parametrize("gone", [["all layers"], ["queries and values"], ["rank-stabilised"], ["a high rank", "the top"]])
+@pytest.mark.parametrize(
+    "gone", [["all layers"], ["queries and values"], ["rank-stabilised"], ["a high rank", "the top"]]
+)
 def test_one_that_leaves_from_between_others_changes_none_of_them(tiny_model: Path, folders, expected, gone: list[str]):
     model = attached(tiny_model, folders)
     for name in gone:

@@ -101,7 +101,9 @@ def test_a_base_is_known_by_its_weights_its_numbers_and_the_encoder(
     name = base_name(tiny_model, torch.float32)
     assert base_name(copied("same"), torch.float32) == name
     names = [name, base_name(tiny_model, torch.bfloat16)]
-    names += [base_name(copied(f"{file}-changed", file), torch.float32) for file in ("config.json", "model.safetensors")]
+    names += [
+        base_name(copied(f"{file}-changed", file), torch.float32) for file in ("config.json", "model.safetensors")
+    ]
     monkeypatch.setattr("manyicl_core.inference.prefix_files.ENCODER_VERSION", 10**6)
     names.append(base_name(tiny_model, torch.float32))
     assert len(set(names)) == 5
@@ -161,9 +163,7 @@ def test_a_file_that_has_gone_is_no_prefix(folder: Path, written: Path):
     assert files.read(KEY) is None
 
 
-def test_a_disk_without_room_costs_only_the_file(
-    folder: Path, prefix: Prefix, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_disk_without_room_costs_only_the_file(folder: Path, prefix: Prefix, monkeypatch: pytest.MonkeyPatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 

@@ -51,7 +51,9 @@ def tuned(tiny_model: Path, make_adapter: MakeAdapter) -> LanguageModel:
 
 
 @pytest.fixture(scope="module")
-def plain_tuned(plain: PreTrainedModel, tiny_model: Path, make_adapter: MakeAdapter) -> dict[str | None, torch.nn.Module]:
+def plain_tuned(
+    plain: PreTrainedModel, tiny_model: Path, make_adapter: MakeAdapter
+) -> dict[str | None, torch.nn.Module]:
     models: dict[str | None, torch.nn.Module] = {None: plain}
     for seed, name in enumerate(ADAPTERS[1:], start=1):
         models[name] = PeftModel.from_pretrained(load_tiny(tiny_model), str(make_adapter(seed))).eval()

@@ -1,6 +1,7 @@
 """The engine over HTTP, in vLLM's shape."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,33 +9,41 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from manyicl_core.base_models.tokenizer import load_encoder
-from manyicl_core.inference.adapters import Adapters, DoesNotFit
-from manyicl_core.inference.engine import Engine
-from manyicl_core.inference.language_model import LanguageModel
-from manyicl_core.inference.prefix_store import PrefixStore
+from manyicl_core.inference.adapters import Adapters
+from manyicl_core.inference.language_model import LanguageModel, TunedModel
+from manyicl_core.inference.requests import OutOfMemory
 from manyicl_core.inference.server import create_app
-from manyicl_core.objects import open_store
+from manyicl_core.inference.vocabulary import Vocabulary
 from tests.tiny_model import MAX_POSITIONS
+from tests.unit.inference.driving import Driven
 from tests.unit.inference.greedy import plain_greedy
 
 BASE = "somebody/tiny-llama"
 PROMPT = list(range(40, 75))
 COMPLETION: dict[str, Any] = {"model": BASE, "prompt": PROMPT, "max_tokens": 8}
 CHAT: dict[str, Any] = {"model": BASE, "messages": [{"role": "user", "content": "a parcel"}], "max_tokens": 8}
+SCORES: dict[str, Any] = {"model": BASE, "prompts": [PROMPT], "labels": [[5, 6], [7]]}
+BOTH = [("/v1/completions", COMPLETION), ("/v1/chat/completions", CHAT)]
 
 
 @pytest.fixture(scope="module")
 def client(
-    base_only: LanguageModel, tokenizer: Tokenizer, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+    base_only: LanguageModel, vocabulary: Vocabulary, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[TestClient]:
-    folder = tmp_path_factory.mktemp("engine")
-    adapters = Adapters(base_only, open_store(f"file://{folder}/store"), folder, 1)
-    engine = Engine(base_only, tokenizer, adapters, PrefixStore(1 << 20))
-    with TestClient(create_app(engine, AutoTokenizer.from_pretrained(tiny_model), BASE)) as client_:
+    engine = Driven(base_only, vocabulary, tmp_path_factory.mktemp("engine")).engine
+    with TestClient(create_app(engine, vocabulary, BASE)) as client_:
         yield client_
+
+
+def ask(client: TestClient, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    response = client.post(path, json=body)
+    assert response.status_code == 200, response.text
+    answer = response.json()
+    assert isinstance(answer, dict)
+    return answer
 
 
 def events_of(client: TestClient, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -43,19 +52,22 @@ def events_of(client: TestClient, path: str, body: dict[str, Any]) -> list[dict[
     return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
 
 
-def test_it_says_that_it_is_well_and_what_it_serves(client: TestClient):
+def test_it_says_that_it_is_well_what_it_serves_and_what_it_did(client: TestClient):
     assert client.get("/health").json() == {"status": "ok"}
     [model] = client.get("/v1/models").json()["data"]
     assert (model["id"], model["max_model_len"]) == (BASE, MAX_POSITIONS)
+    ask(client, "/v1/completions", COMPLETION)
+    assert re.search(r'manyicl_tokens_total\{kind="decoded"\} [1-9]', client.get("/metrics").text)
 
 
 def test_a_completion_is_the_plain_models(client: TestClient, plain: PreTrainedModel, tokenizer: Tokenizer):
     stop = plain_greedy(plain, PROMPT, 8)[5]
     written = plain_greedy(plain, PROMPT, 8, {stop})
-    answer = client.post("/v1/completions", json={**COMPLETION, "stop_token_ids": [stop]}).json()
+    answer = ask(client, "/v1/completions", {**COMPLETION, "stop_token_ids": [stop]})
     [choice] = answer["choices"]
     assert tokenizer.decode(written[:-1]).startswith(choice["text"])
     assert choice["finish_reason"] == "stop"
+    assert choice["logprobs"] is None
     assert answer["usage"] == {
         "prompt_tokens": len(PROMPT),
         "completion_tokens": len(written),
@@ -64,21 +76,87 @@ def test_a_completion_is_the_plain_models(client: TestClient, plain: PreTrainedM
     }
 
 
-@pytest.mark.parametrize(("path", "body"), [("/v1/completions", COMPLETION), ("/v1/chat/completions", CHAT)])
-def test_the_pieces_of_a_stream_join_to_the_whole_answer(client: TestClient, path: str, body: dict[str, Any]):
-    whole = client.post(path, json=body).json()
+def test_a_context_is_kept_for_its_tenant(client: TestClient):
+    def cached(salt: str) -> int:
+        body = {**COMPLETION, "prefix_tokens": 30, "cache_salt": salt}
+        tokens = ask(client, "/v1/completions", body)["usage"]["prompt_tokens_details"]["cached_tokens"]
+        assert isinstance(tokens, int)
+        return tokens
+
+    assert [cached("one"), cached("one"), cached("two"), cached("two")] == [0, 30, 0, 30]
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize(("path", "body"), BOTH)
+def test_the_pieces_of_a_stream_join_to_the_whole_answer(client: TestClient, path: str, body: dict[str, Any], n: int):
+    body = {**body, "n": n, "temperature": 1.0, "seed": 3, "logprobs": 1 if path == "/v1/completions" else True}
+    whole = ask(client, path, body)
     *pieces, last = events_of(client, path, body)
     chat = path.startswith("/v1/chat")
-    texts = [piece["choices"][0]["delta"]["content"] if chat else piece["choices"][0]["text"] for piece in pieces]
-    [choice] = whole["choices"]
-    assert "".join(texts) == (choice["message"]["content"] if chat else choice["text"])
-    assert [piece["choices"][0]["finish_reason"] for piece in pieces] == [None] * (len(pieces) - 1) + ["length"]
+    for choice in whole["choices"]:
+        own = [part for piece in pieces for part in piece["choices"] if part["index"] == choice["index"]]
+        texts = [part["delta"]["content"] if chat else part["text"] for part in own]
+        assert "".join(texts) == (choice["message"]["content"] if chat else choice["text"])
+        assert [part["finish_reason"] for part in own] == [None] * (len(own) - 1) + ["length"]
+        key = "content" if chat else "token_logprobs"
+        told = [entry for part in own for entry in part["logprobs"][key]]
+        assert len(told) == len(choice["logprobs"][key]) == 8
     assert (last["choices"], last["usage"]) == ([], whole["usage"])
 
 
 def test_a_chat_is_put_into_the_models_own_template(client: TestClient, tokenizer: Tokenizer):
     rendered = tokenizer.encode("<|im_start|>user\na parcel<|im_end|>\n<|im_start|>assistant\n").ids
-    assert client.post("/v1/chat/completions", json=CHAT).json()["usage"]["prompt_tokens"] == len(rendered)
+    assert ask(client, "/v1/chat/completions", CHAT)["usage"]["prompt_tokens"] == len(rendered)
+
+
+def test_several_prompts_are_answered_in_their_order(client: TestClient):
+    prompts = [PROMPT[:length] for length in (3, 35, 10)]
+    body = {**COMPLETION, "n": 2, "temperature": 1.0, "seed": 5}
+    answer = ask(client, "/v1/completions", {**body, "prompt": prompts})
+    alone = [ask(client, "/v1/completions", {**body, "prompt": prompt}) for prompt in prompts]
+    assert [choice["index"] for choice in answer["choices"]] == list(range(6))
+    texts = [choice["text"] for choice in answer["choices"]]
+    assert texts == [choice["text"] for one in alone for choice in one["choices"]]
+    assert len(set(texts)) == 6
+    assert answer["usage"]["total_tokens"] == sum(one["usage"]["total_tokens"] for one in alone)
+
+
+def test_the_log_probabilities_of_a_completion_have_openais_shape_and_ours(client: TestClient, tokenizer: Tokenizer):
+    [choice] = ask(client, "/v1/completions", {**COMPLETION, "logprobs": 2})["choices"]
+    shown = choice["logprobs"]
+    assert tokenizer.decode(shown["token_ids"]) == choice["text"]
+    for index, token in enumerate(shown["token_ids"]):
+        assert shown["tokens"][index] == tokenizer.decode([token])
+        best, second = shown["top"][index]
+        assert (best["token_id"], best["logprob"]) == (token, shown["token_logprobs"][index])
+        assert best["logprob"] >= second["logprob"]
+        assert shown["top_logprobs"][index][best["token"]] == best["logprob"]
+    assert bytes(byte for token in shown["bytes"] for byte in token).decode(errors="replace") == choice["text"]
+    assert shown["text_offset"][:2] == [0, len(shown["tokens"][0])]
+
+
+def test_the_log_probabilities_of_a_chat_have_openais_shape(client: TestClient):
+    [choice] = ask(client, "/v1/chat/completions", {**CHAT, "logprobs": True, "top_logprobs": 2})["choices"]
+    content = choice["logprobs"]["content"]
+    assert len(content) == 8
+    for entry in content:
+        assert {"token", "logprob", "bytes", "top_logprobs"} <= entry.keys()
+        assert entry["top_logprobs"][0]["logprob"] == entry["logprob"]
+    assert ask(client, "/v1/chat/completions", CHAT)["choices"][0]["logprobs"] is None
+
+
+@pytest.mark.parametrize("max_tokens", [0, 3])
+def test_an_echo_tells_the_prompt_first(client: TestClient, tokenizer: Tokenizer, max_tokens: int):
+    body = {**COMPLETION, "echo": True, "logprobs": 1, "max_tokens": max_tokens, "prompt": [PROMPT, PROMPT[:2]], "n": 2}
+    answer = ask(client, "/v1/completions", body)
+    for choice, prompt in zip(answer["choices"], [PROMPT, PROMPT, PROMPT[:2], PROMPT[:2]], strict=True):
+        shown = choice["logprobs"]
+        assert choice["text"].startswith(tokenizer.decode(prompt))
+        assert shown["token_ids"][: len(prompt)] == prompt
+        assert len(shown["token_ids"]) == len(shown["token_logprobs"]) == len(prompt) + max_tokens
+        assert shown["token_logprobs"][0] is None and shown["top_logprobs"][0] is None
+        assert all(value < 0 for value in shown["token_logprobs"][1:])
+        assert choice["finish_reason"] == "length"
 
 
 @pytest.mark.parametrize("labels", [["complaint", "praise"], ["<|im_end|>", "<|endoftext|>"]])
@@ -91,14 +169,51 @@ def test_a_choice_is_answered_whole_even_if_it_looks_like_a_special_token(
         "stop_token_ids": [load_encoder(tiny_model).stop],
         "structured_outputs": {"choice": [f" {label}" for label in labels]},
     }
-    [choice] = client.post("/v1/completions", json=body).json()["choices"]
+    [choice] = ask(client, "/v1/completions", body)["choices"]
     assert choice["text"].strip() in labels
     assert choice["finish_reason"] == "stop"
 
 
+@pytest.mark.parametrize(("path", "body"), BOTH)
+def test_an_answer_is_json_or_matches_a_pattern(client: TestClient, path: str, body: dict[str, Any]):
+    def text(outputs: dict[str, Any]) -> str:
+        [choice] = ask(client, path, {**body, "max_tokens": 200, "structured_outputs": outputs})["choices"]
+        assert choice["finish_reason"] == "stop"
+        return str(choice["text"] if "text" in choice else choice["message"]["content"])
+
+    properties = {"mood": {"enum": ["glad", "sad"]}, "sure": {"type": "boolean"}}
+    schema = {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
+    found = json.loads(text({"json": schema}))
+    assert found["mood"] in ("glad", "sad") and isinstance(found["sure"], bool) and len(found) == 2
+    assert re.fullmatch("[0-9]{3}-[a-f]{2}", text({"regex": "[0-9]{3}-[a-f]{2}"}))
+
+
+def test_a_bias_goes_by_token_ids(client: TestClient, tokenizer: Tokenizer):
+    [token] = tokenizer.encode("e").ids
+    body = {**COMPLETION, "logit_bias": {str(token): 100}}
+    assert ask(client, "/v1/completions", body)["choices"][0]["text"] == "e" * 8
+
+
+def test_labels_are_scored_in_the_order_of_prompts(client: TestClient):
+    prompts = [PROMPT, PROMPT[:32], PROMPT]
+    body = {**SCORES, "prompts": prompts, "prefix_tokens": 30}
+    answer = ask(client, "/v1/label_scores", body)
+    alone = [ask(client, "/v1/label_scores", {**body, "prompts": [prompt]})["scores"][0] for prompt in prompts]
+    for scores, expected in zip(answer["scores"], alone, strict=True):
+        assert scores == pytest.approx(expected, abs=1e-5)
+    assert answer["usage"]["prompt_tokens"] == 2 * len(PROMPT) + 32
+
+
+def test_a_thousand_labels_may_together_be_longer_than_the_model_reads(client: TestClient):
+    labels = [[5 + number % 300, 6 + number // 300, 7, 4] for number in range(1000)]
+    assert sum(map(len, labels)) > MAX_POSITIONS
+    [scores] = ask(client, "/v1/label_scores", {**SCORES, "labels": labels})["scores"]
+    assert len(scores) == 1000
+
+
 def test_an_answer_ends_where_the_models_positions_do(client: TestClient):
     prompt = [5] * (MAX_POSITIONS - 3)
-    answer = client.post("/v1/completions", json={**COMPLETION, "prompt": prompt, "max_tokens": 100}).json()
+    answer = ask(client, "/v1/completions", {**COMPLETION, "prompt": prompt, "max_tokens": 100})
     assert answer["usage"]["completion_tokens"] == 3
     assert answer["choices"][0]["finish_reason"] == "length"
 
@@ -108,8 +223,14 @@ def test_an_answer_ends_where_the_models_positions_do(client: TestClient):
     ("changes", "status", "code"),
     [
         ({"prompt": [5] * MAX_POSITIONS}, 400, "context_length_exceeded"),
+        ({"prompt": [5, 10**6]}, 400, "invalid_value"),
+        ({"logit_bias": {"1000000": 1}}, 400, "invalid_value"),
+        ({"max_tokens": 0}, 400, "invalid_value"),
         ({"model": "0" * 64}, 404, "model_not_found"),
         ({"structured_outputs": {"choice": ["a"]}}, 400, "missing_stop"),
+        ({"structured_outputs": {"regex": "("}}, 400, "invalid_grammar"),
+        ({"structured_outputs": {"json": {"type": "nothing"}}}, 400, "invalid_grammar"),
+        ({"deadline_seconds": 1e-9}, 504, "deadline_exceeded"),
     ],
 )
 def test_a_refusal_has_its_status_and_code(
@@ -120,17 +241,57 @@ def test_a_refusal_has_its_status_and_code(
     assert response.json()["error"]["code"] == code
 
 
-@pytest.mark.parametrize("changes", [{"prompt": []}, {"max_tokens": 0}, {"top_p": 0}, {"temperature": -1}])
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"prompts": [[5] * MAX_POSITIONS]}, "context_length_exceeded"),
+        ({"prompts": [PROMPT, [10**6]]}, "invalid_value"),
+        ({"labels": [[5], [5, 10**6]]}, "invalid_value"),
+        ({"labels": [[5] * MAX_POSITIONS]}, "context_length_exceeded"),
+    ],
+)
+def test_scores_that_cannot_be_told_are_refused(client: TestClient, changes: dict[str, Any], code: str):
+    response = client.post("/v1/label_scores", json={**SCORES, **changes})
+    assert (response.status_code, response.json()["error"]["code"]) == (400, code)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"prompt": []},
+        {"prompt": [[5], []]},
+        {"max_tokens": -1},
+        {"top_p": 0},
+        {"temperature": -1},
+        {"n": 0},
+        {"n": 129},
+        {"logprobs": 21},
+        {"logit_bias": {"-1": 5}},
+        {"logit_bias": {"5": 101}},
+        {"presence_penalty": 3},
+        {"cache_salt": "x" * 129},
+        {"deadline_seconds": 0},
+        {"structured_outputs": {}},
+        {"structured_outputs": {"regex": "a", "json_object": True}},
+    ],
+)
 def test_a_wrong_field_is_refused(client: TestClient, changes: dict[str, Any]):
     assert client.post("/v1/completions", json={**COMPLETION, **changes}).status_code == 422
 
 
-def test_a_model_without_room_is_refused_for_the_moment(client: TestClient, monkeypatch: pytest.MonkeyPatch):
-    def refuse(_: Adapters, sha256: str | None) -> LanguageModel:
-        raise DoesNotFit(2**30, 2**20)
+@pytest.mark.parametrize("temperature", ["Infinity", "NaN"])
+def test_a_temperature_is_a_number(client: TestClient, temperature: str):
+    content = json.dumps(COMPLETION)[:-1] + f', "temperature": {temperature}}}'
+    response = client.post("/v1/completions", content=content, headers={"content-type": "application/json"})
+    assert response.status_code == 422
 
-    monkeypatch.setattr(Adapters, "activate", refuse)
+
+def test_a_model_without_room_is_refused_for_the_moment(client: TestClient, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> TunedModel:
+        raise OutOfMemory("this model takes more memory than there is")
+
+    monkeypatch.setattr(Adapters, "get", refuse)
     for body in (COMPLETION, COMPLETION | {"stream": True}):
         response = client.post("/v1/completions", json=body)
-        assert response.status_code == 503
-        assert "1024 MiB of memory beside the base model and 1 MiB are free" in response.json()["error"]["message"]
+        assert (response.status_code, response.json()["error"]["code"]) == (503, "out_of_memory")
+        assert "more memory" in response.json()["error"]["message"]
