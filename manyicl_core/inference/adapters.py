@@ -47,7 +47,7 @@ class Adapters:
         Raises:
             UnknownAdapter: the store has none of that hash, or none that can be served.
             StorageAway: the store does not answer.
-        OutOfMemory: it is a whole model, and there is no memory for it.
+            OutOfMemory: it is a whole model, and there is no memory for it.
         """
         if sha256 is None:
             return TunedModel(self._model)
@@ -109,8 +109,8 @@ class Adapters:
                 if len(self._attached) >= self._capacity and not idle:
                     return False
                 if len(self._attached) >= self._capacity:
-                    del self._attached[idle[0]]
                     self._model.detach(idle[0])
+                    del self._attached[idle[0]]
                 self._model.attach(sha256, folder)
                 self._attached[sha256] = None
         except UnsupportedAdapter as error:

@@ -8,6 +8,9 @@ import torch
 
 FinishReason = Literal["stop", "length"]
 
+_COLDEST = 1e-5
+"""Below it the most likely token is as good as certain."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -122,9 +125,10 @@ class Answer:
                 logits[token] -= sampling.presence_penalty + sampling.frequency_penalty * count
         if self.guide is not None:
             logits = self.guide.restrict(logits)
-        if sampling.temperature == 0.0:
+        if sampling.temperature < _COLDEST:
             return int(logits.argmax())
-        probabilities = torch.softmax(logits / sampling.temperature, dim=-1)
+        # The best at zero: no temperature then makes an infinity, or nothing but zeros.
+        probabilities = torch.softmax((logits - logits.max()) / sampling.temperature, dim=-1)
         if sampling.top_p < 1.0:
             ranked, order = probabilities.sort(descending=True)
             outside = ranked.cumsum(0) - ranked >= sampling.top_p

@@ -23,6 +23,7 @@ class Row:
     Attributes:
         pending: tokens that the model has not read yet: first the query, then what was written last.
         own: tokens behind the prefix that it has read.
+        error: why its answer cannot go on.
     """
 
     adapter: str | None
@@ -30,6 +31,7 @@ class Row:
     pending: list[int]
     answer: Answer
     own: list[int] = field(default_factory=list)
+    error: Exception | None = None
 
 
 class Decoder:
@@ -59,22 +61,34 @@ class Decoder:
         self._slots = Slots(self._model)
 
     def step(self) -> list[tuple[Row, list[int]]]:
-        """One pass of the model: each row's new tokens, at least one; rows whose answer is complete leave."""
+        """One pass of the model: each row's new tokens, at least one; rows whose answer is complete leave.
+
+        A row whose answer cannot go on has none, and an ``error``. A pass that fails, for want of
+        memory, leaves all rows as they were.
+        """
         for slot, row in enumerate(self.rows):
             if row.own and len(row.own) + len(row.pending) > LONGEST_ROW:
                 self._set_apart(slot, row)
         rows = list(self.rows)
         counts = [len(row.pending) for row in rows]
-        states = self._slots.run(
-            [row.adapter for row in rows], [row.pending for row in rows], [row.prefix for row in rows]
-        )
-        last = torch.tensor(counts).cumsum(0) - 1
-        logits = self._model.logits(states[last.to(states.device)])
-        best = logits.argmax(dim=-1).tolist()
+        lengths = self._slots.lengths
+        try:
+            states = self._slots.run(
+                [row.adapter for row in rows], [row.pending for row in rows], [row.prefix for row in rows]
+            )
+            last = torch.tensor(counts).cumsum(0) - 1
+            logits = self._model.logits(states[last.to(states.device)])
+            best = logits.argmax(dim=-1).tolist()
+        except BaseException:
+            self._slots.lengths = lengths
+            raise
         written: list[tuple[Row, list[int]]] = []
         for index, row in enumerate(rows):
             answer = row.answer
-            new = answer.push_best(best[index]) if answer.takes_the_best else answer.push(logits[index].cpu())
+            try:
+                new = answer.push_best(best[index]) if answer.takes_the_best else answer.push(logits[index].cpu())
+            except Exception as error:  # its grammar's, for example; the others go on
+                row.error, new = error, []
             row.own += row.pending
             row.pending = new
             written.append((row, new))
@@ -118,5 +132,7 @@ def answers(
     for row in rows:
         decoder.join(row)
     while decoder.rows:
-        decoder.step()
+        for row, _ in decoder.step():
+            if row.error is not None:
+                raise row.error
     return [[token for token in row.answer.written if token not in stop] for row in rows]

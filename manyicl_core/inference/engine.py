@@ -119,13 +119,17 @@ class Engine:
 
     def _start(self, ticket: Ticket) -> bool:
         """Let a waiting ticket begin, if what it needs is there; whether it has left the queue."""
-        try:
-            return self._begin(ticket)
-        except Refusal as refusal:
-            self._told.append((ticket, refusal))
-            return True
+        left = True
+
+        def begin() -> None:
+            nonlocal left
+            left = self._begin(ticket)
+
+        self._guarded(begin, [ticket])
+        return left
 
     def _begin(self, ticket: Ticket) -> bool:
+        self._let_go(ticket)  # of what a first try without memory held
         if not self._has_room(ticket):
             return False
         ticket.model = self._adapters.get(ticket.request.adapter, self._adapters_in_use(), self.wake)
@@ -133,6 +137,8 @@ class Engine:
             return False
         # A text of which every token's probability is asked must run as a whole.
         key = None if ticket.echoes else ticket.context_key
+        if key is not None and any(making.key == key for making in self._makings):
+            return False
         if key is not None and not self._stand_behind(ticket, key):
             return self._make_context(ticket, key)
         if self._needs_making(ticket) and len(self._makings) >= _MAKINGS:
@@ -165,14 +171,17 @@ class Engine:
                 f"the context takes {size / 2**20:.0f} MiB and all contexts together may take "
                 f"{self._prefixes.budget_bytes / 2**20:.0f}; raise MANYICL_PREFIX_CACHE_BYTES or lower max_shots"
             )
-        if len(self._makings) >= _MAKINGS or any(making.key == key for making in self._makings):
-            return False
-        if not self._prefixes.set_aside(size):
+        if len(self._makings) >= _MAKINGS or not self._prefixes.set_aside(size):
             return False
         assert ticket.model is not None
         start = self._prefixes.longest_start(key)
         ticket.cached = len(start.tokens)
-        self._makings.append(Making(ticket, key, Compilation(ticket.model, key.tokens, start), size))
+        try:
+            compilation = Compilation(ticket.model, key.tokens, start)
+        except BaseException:
+            self._prefixes.give_back(size)
+            raise
+        self._makings.append(Making(ticket, key, compilation, size))
         return True
 
     def _go_on(self, ticket: Ticket) -> None:
@@ -189,16 +198,18 @@ class Engine:
     def _write_answers(self, ticket: Ticket, request: Generation) -> None:
         assert ticket.model is not None
         if request.max_tokens == 0:
-            self._told.append((ticket, Delta(0, "", 0, ticket.cached, "length")))
+            self._told += [(ticket, Delta(number, "", 0, ticket.cached, "length")) for number in range(request.n)]
             self._let_go(ticket)
             return
         ticket.unfinished = request.n
         ticket.texts = [TextStream(self._vocabulary.texts, list(request.stop_texts)) for _ in range(request.n)]
         model = ticket.model.language_model
+        if model not in self._decoders:
+            self._decoders[model] = Decoder(model)
         for number in range(request.n):
             answer = Answer(request.sampling, request.max_tokens, request.stop_tokens, self._guide(request), number)
             row = Row(ticket.model.adapter, ticket.prefix, ticket.query, answer)
-            self._decoders.setdefault(model, Decoder(model)).join(row)
+            self._decoders[model].join(row)
             self._rows[row] = ticket, number
 
     def _guide(self, request: Generation) -> LabelGuide | GrammarGuide | None:
@@ -221,16 +232,23 @@ class Engine:
     def _compile(self) -> None:
         """A chunk of the first prefix in the making; then the next one's turn comes."""
         making = self._makings[0]
+        if making.compilation.left:  # else this is its second try to be kept
+            self._run_chunk(making)
+        self._makings.rotate(-1)
+        if not making.compilation.left:
+            self._made(making)
+
+    def _run_chunk(self, making: Making) -> None:
         ticket = making.ticket
         done = making.compilation.done
         states = making.compilation.advance(_SHORT_CHUNK if self._rows else CHUNK)
         self._charge(ticket, making.compilation.done - done, "compiled")
         if ticket.echoes:
-            self._read_prompt(making, states, done)
-        self._makings.rotate(-1)
-        if not making.compilation.left:
-            self._makings.remove(making)
-            self._made(making)
+            try:
+                self._read_prompt(making, states, done)
+            except BaseException:
+                making.compilation.done = done  # without memory the chunk runs again
+                raise
 
     def _read_prompt(self, making: Making, states: torch.Tensor, done: int) -> None:
         request = making.ticket.request
@@ -247,15 +265,16 @@ class Engine:
         if making.key is not None:
             prefix = self._prefixes.put(making.key, prefix)
             ticket.held = making.key
-        if ticket.echoes:
+        self._makings.remove(making)
+        request = ticket.request
+        if isinstance(request, Generation) and request.echo:
             self._told.append((ticket, PromptLogprobs(tuple(making.logprobs))))
-            assert isinstance(ticket.request, Generation)
             # The last token runs again, as the query whose logits begin the answer.
             ticket.prefix = prefix.start(len(prefix.tokens) - 1)
-            self._write_answers(ticket, ticket.request)
+            self._guarded(lambda: self._write_answers(ticket, request), [ticket])
         else:
             ticket.prefix = prefix
-            self._go_on(ticket)
+            self._guarded(lambda: self._go_on(ticket), [ticket])
 
     def _next_scorings(self) -> list[Ticket]:
         """Some of those that score labels over the same language model, labels bounded."""
@@ -287,8 +306,13 @@ class Engine:
         ROWS.observe(len(decoder.rows))
         read = {row: len(row.pending) for row in decoder.rows}
         for row, new in decoder.step():
+            if row not in self._rows:  # another answer to its request has failed
+                continue
             ticket, number = self._rows[row]
             self._charge(ticket, read[row], "decoded")
+            if row.error is not None:
+                self._refuse([ticket], row.error)
+                continue
             self._tell(ticket, number, row, new)
             if row.answer.finish is not None or ticket.texts[number].stopped:
                 if row.answer.finish is None:
@@ -297,8 +321,6 @@ class Engine:
                 ticket.unfinished -= 1
                 if not ticket.unfinished:
                     self._let_go(ticket)
-        if not decoder.rows and model is not self._model:
-            del self._decoders[model]
 
     def _tell(self, ticket: Ticket, number: int, row: Row, new: list[int]) -> None:
         """Turn a row's new tokens into text."""
@@ -329,6 +351,9 @@ class Engine:
             self._take_out(ticket)
             if not ticket.cancelled:
                 self._told.append((ticket, DeadlineExceeded("the answer was not complete at its deadline")))
+        # A whole model that nobody uses any more can leave memory.
+        for model in [model for model, decoder in self._decoders.items() if not decoder.rows]:
+            del self._decoders[model]
 
     def _take_out(self, ticket: Ticket) -> None:
         """Of whatever it is in."""
@@ -339,7 +364,8 @@ class Engine:
             self._scorings.remove(ticket)
         for row in [row for row, (owner, _) in self._rows.items() if owner is ticket]:
             assert ticket.model is not None
-            self._decoders[ticket.model.language_model].leave(row)
+            if row.answer.finish is None:
+                self._decoders[ticket.model.language_model].leave(row)
             del self._rows[row]
         self._let_go(ticket)
 
@@ -367,13 +393,20 @@ class Engine:
                 self._prefixes.shrink()
                 work()
         except Exception as error:  # the other requests go on
-            _log.exception("engine_work_failed")
+            self._refuse(tickets, error)
+
+    def _refuse(self, tickets: list[Ticket], error: Exception) -> None:
+        """Take them out, and tell why."""
+        if isinstance(error, Refusal):
+            refusal = error
+        elif _is_out_of_memory(error):
+            refusal = OutOfMemory("the machine has no memory left for this request; try again in a moment")
+        else:
+            _log.error("engine_work_failed", exc_info=error)
             refusal = Refusal(f"the engine failed ({type(error).__name__}); its log has the story")
-            if _is_out_of_memory(error):
-                refusal = OutOfMemory("the machine has no memory left for this request; try again in a moment")
-            for ticket in dict.fromkeys(tickets):
-                self._take_out(ticket)
-                self._told.append((ticket, refusal))
+        for ticket in dict.fromkeys(tickets):
+            self._take_out(ticket)
+            self._told.append((ticket, refusal))
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,11 +65,12 @@ class PrefixFiles:
             _log.warning("prefix_file_unreadable", file=path.name, reason=str(error))
             path.unlink(missing_ok=True)
             return None
-        if _digest(tensors) != expected:
+        if _digest(path, tensors) != expected:
             _log.warning("prefix_file_changed", file=path.name)
             path.unlink(missing_ok=True)
             return None
-        os.utime(path)
+        with suppress(FileNotFoundError):  # it has just made room for another
+            os.utime(path)
         return Prefix(key.tokens, _layers({name: tensor.to(self._device) for name, tensor in tensors.items()}))
 
     def write(self, key: "PrefixKey", prefix: Prefix) -> None:
@@ -83,15 +85,15 @@ class PrefixFiles:
         return self._folder / f"{key.digest(self._base)}.safetensors"
 
     def _write(self, path: Path, prefix: Prefix) -> None:
-        if path.exists():
+        if path.exists() or prefix.size_bytes > self._budget:
             return
         tensors = {name: tensor.cpu().contiguous() for name, tensor in _named(prefix.layers)}
         part = path.with_suffix(".part")
         try:
-            self._make_room(prefix.size_bytes)
-            save_file(tensors, part, {"sha256": _digest(tensors), "base": self._base})
+            save_file(tensors, part, {"sha256": _digest(path, tensors), "base": self._base})
+            self._make_room(part.stat().st_size)
             part.replace(path)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             _log.warning("prefix_file_not_written", file=path.name, reason=str(error))
             part.unlink(missing_ok=True)
 
@@ -137,9 +139,9 @@ def base_name(folder: Path, dtype: torch.dtype, eight_bits: bool) -> str:
     return "-".join([*parts, str(dtype), str(eight_bits), str(ENCODER_VERSION), template_hash()])
 
 
-def _digest(tensors: dict[str, torch.Tensor]) -> str:
-    """Of names and bytes."""
-    digest = hashlib.sha256()
+def _digest(path: Path, tensors: dict[str, torch.Tensor]) -> str:
+    """Of names and bytes, and of what they are the prefix of, which the file is called by."""
+    digest = hashlib.sha256(path.name.encode())
     for name in sorted(tensors):
         digest.update(name.encode())
         digest.update(tensors[name].view(torch.uint8).numpy().data)

@@ -131,9 +131,13 @@ class PrefixStore:
         size = self._files.size_bytes(key)
         if size is None or not self.set_aside(size):
             return None
-        prefix = self._files.read(key)
+        prefix = None
+        try:
+            prefix = self._files.read(key)
+        finally:
+            if prefix is None:
+                self.give_back(size)
         if prefix is None:
-            self.give_back(size)
             return None
         self._count(prefix.size_bytes - size)
         self._entries[key] = entry = _Entry(prefix)

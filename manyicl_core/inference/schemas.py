@@ -48,12 +48,12 @@ class Placed(BaseModel):
 
 class _Request(Placed):
     max_tokens: int = Field(default=256, ge=0)
-    temperature: float = Field(default=0.0, ge=0)
+    temperature: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     top_p: float = Field(default=1.0, gt=0, le=1)
     seed: int | None = None
     presence_penalty: float = Field(default=0.0, ge=-2, le=2)
     frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
-    logit_bias: dict[int, Annotated[float, Field(ge=-100, le=100)]] = {}
+    logit_bias: dict[Annotated[int, Field(ge=0)], Annotated[float, Field(ge=-100, le=100)]] = {}
     n: int = Field(default=1, ge=1, le=128)
     stop: list[str] = []
     stop_token_ids: list[int] = []

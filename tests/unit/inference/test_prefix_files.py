@@ -98,15 +98,16 @@ def test_a_base_is_known_by_its_weights_its_numbers_and_the_encoder(
             (folder / file).write_bytes(content + b" " if file == changed else content)
         return folder
 
-    name = base_name(tiny_model, torch.float32)
-    assert base_name(copied("same"), torch.float32) == name
-    names = [name, base_name(tiny_model, torch.bfloat16)]
+    name = base_name(tiny_model, torch.float32, False)
+    assert base_name(copied("same"), torch.float32, False) == name
+    names = [name, base_name(tiny_model, torch.bfloat16, False)]
     names += [
-        base_name(copied(f"{file}-changed", file), torch.float32) for file in ("config.json", "model.safetensors")
+        base_name(copied(f"{file}-changed", file), torch.float32, False) for file in ("config.json", "model.safetensors")
     ]
     monkeypatch.setattr("manyicl_core.inference.prefix_files.ENCODER_VERSION", 10**6)
-    names.append(base_name(tiny_model, torch.float32))
-    assert len(set(names)) == 5
+    names.append(base_name(tiny_model, torch.float32, False))
+    names.append(base_name(tiny_model, torch.float32, True))
+    assert len(set(names)) == 6
 
 
 def change_a_byte(path: Path) -> None:
