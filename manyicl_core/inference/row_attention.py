@@ -25,7 +25,8 @@ Layers = Sequence[tuple[torch.Tensor, torch.Tensor]]
 _MOST_SCORES = {"cpu": 2**19, "cuda": 2**26}
 """Attention scores in memory at once: on a CPU they should stay in its caches."""
 
-LogSumExp = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Pick = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""Picks one score a query, and its share, out of ``scores [..., tokens]`` and their softmax."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +54,10 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """Tokens of a pass (int64 indices; None: all of them) that stand behind one prefix."""
+    """A prefix, and which of the tokens in ``Pass.order`` stand behind it."""
 
     prefix: Layers
-    tokens: torch.Tensor | None
+    tokens: slice
 
 
 @dataclass(slots=True)
@@ -66,12 +67,14 @@ class Pass:
     Attributes:
         slots: the rows' own keys and values, which grow by the new tokens.
         row: int64 ``[tokens]``, the slot of each new token; ``place`` is where in it the token goes.
+        order: int64, the tokens that stand behind a prefix, one prefix after the other; None: as they are.
     """
 
     slots: Layers
     row: torch.Tensor
     place: torch.Tensor
     blocks: tuple[Block, ...]
+    order: torch.Tensor | None
     behind: tuple[Behind, ...]
     reads: int = 0
 
@@ -110,43 +113,46 @@ def row_attention(
     scale = size**-0.5 if scaling is None else scaling
     # [tokens, kv heads, heads of a group, head size]
     grouped = (query[0].transpose(0, 1) * scale).reshape(tokens, kv_heads, heads // kv_heads, size)
-    output = _attended(grouped, keys, values, layer, rows, _any_log_sum_exp)
+    output = _attended(grouped, keys, values, layer, rows, _first)
     if output is None:
-        output = _attended(grouped, keys, values, layer, rows, _log_sum_exp_of_greatest)
+        output = _attended(grouped, keys, values, layer, rows, _greatest)
         assert output is not None
     return output.reshape(1, tokens, heads, size), None
 
 
 def _attended(
-    grouped: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    layer: int,
-    rows: Pass,
-    log_sum_exp: LogSumExp,
+    grouped: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, layer: int, rows: Pass, pick: Pick
 ) -> torch.Tensor | None:
-    """Attention of all tokens to their own rows and to their prefixes; None: not with this log-sum-exp."""
-    parts = [_own(grouped[block.tokens], keys, values, block, log_sum_exp) for block in rows.blocks]
-    output, log_sum = parts[0] if len(parts) == 1 else (torch.cat(part) for part in zip(*parts, strict=True))
-    for behind in rows.behind:
-        everywhere = behind.tokens is None
-        here = slice(None) if everywhere else behind.tokens
-        other, other_log_sum = _behind(grouped[here], behind.prefix[layer], log_sum_exp)
-        difference = other_log_sum - log_sum[here]
-        if not bool(difference.isfinite().all()):
-            return None
-        merged = torch.lerp(output[here], other, difference.sigmoid_().to(output.dtype))
-        if everywhere:
-            output = merged
-        else:
-            output[here] = merged
+    """Attention of all tokens to their own rows and to their prefixes; None: not with this pick."""
+    output, log_sum = _joined([_own(grouped[block.tokens], keys, values, block, pick) for block in rows.blocks])
+    if not rows.behind:
+        return output
+    sorted_ = grouped if rows.order is None else grouped[rows.order]
+    other, other_log_sum = _joined(
+        [_behind(sorted_[behind.tokens], behind.prefix[layer], pick) for behind in rows.behind]
+    )
+    difference = other_log_sum - (log_sum if rows.order is None else log_sum[rows.order])
+    if not bool(difference.isfinite().all()):
+        return None
+    share = difference.sigmoid_().to(output.dtype)
+    if rows.order is None:
+        return torch.lerp(output, other, share)
+    output[rows.order] = torch.lerp(output[rows.order], other, share)
     return output
 
 
-def _own(
-    grouped: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, block: Block, log_sum_exp: LogSumExp
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention of a block's rows to their own tokens: ``[tokens, kv heads, group, head size]``, and log-sum-exps."""
+Found = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""What tokens attended to ``[tokens, kv heads, group, head size]``, and the picked scores and shares ``[…, 1]``."""
+
+
+def _joined(parts: list[Found]) -> tuple[torch.Tensor, torch.Tensor]:
+    """What all tokens attended to, and the log-sum-exps of their scores."""
+    output, score, share = parts[0] if len(parts) == 1 else (torch.cat(part) for part in zip(*parts, strict=True))
+    return output, score.float() - share.float().log()
+
+
+def _own(grouped: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, block: Block, pick: Pick) -> Found:
+    """Attention of a block's rows to their own tokens."""
     _, kv_heads, group, size = grouped.shape
     count = block.rows.stop - block.rows.start
     if block.spread is not None:
@@ -158,71 +164,59 @@ def _own(
         hidden = hidden.expand(-1, -1, -1, group, -1).reshape(count, 1, block.width * group, block.reach)
     own_keys, own_values = (part[block.rows, :, : block.reach] for part in (keys, values))
     query = query.reshape(count, kv_heads, block.width * group, size)
-    found = _attend(query, own_keys, own_values, log_sum_exp, hidden)
-    output, log_sum = (
+    output, score, share = (
         part.view(count, kv_heads, block.width, group, -1).transpose(1, 2).reshape(-1, kv_heads, group, part.shape[-1])
-        for part in found
+        for part in _attend(query, own_keys, own_values, pick, hidden)
     )
-    return (output, log_sum) if block.kept is None else (output[block.kept], log_sum[block.kept])
+    return (output, score, share) if block.kept is None else (output[block.kept], score[block.kept], share[block.kept])
 
 
-def _behind(
-    grouped: torch.Tensor, prefix: tuple[torch.Tensor, torch.Tensor], log_sum_exp: LogSumExp
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention of tokens to one prefix; shapes as of ``_own``."""
+def _behind(grouped: torch.Tensor, prefix: tuple[torch.Tensor, torch.Tensor], pick: Pick) -> Found:
+    """Attention of tokens to one prefix."""
     tokens, kv_heads, group, size = grouped.shape
     query = grouped.transpose(0, 1).reshape(1, kv_heads, tokens * group, size)
-    output, log_sum = _attend(query, *prefix, log_sum_exp)
-    return (
-        output.view(kv_heads, tokens, group, size).transpose(0, 1),
-        log_sum.view(kv_heads, tokens, group, 1).transpose(0, 1),
+    output, score, share = (
+        part.view(kv_heads, tokens, group, -1).transpose(0, 1) for part in _attend(query, *prefix, pick)
     )
+    return output, score, share
 
 
 def _attend(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    log_sum_exp: LogSumExp,
-    hidden: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Softmax attention and the log-sum-exp of its scores, over chunks of queries.
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, pick: Pick, hidden: torch.Tensor | None = None
+) -> Found:
+    """Softmax attention, over chunks of queries.
 
     Args:
         query: ``[batch, kv heads, queries, head size]``, scaled; ``key`` and ``value`` have tokens for queries.
         hidden: bool ``[batch, 1, queries, tokens]``, False somewhere in each row.
 
     Returns:
-        ``[batch, kv heads, queries, head size]``, and float32 ``[batch, kv heads, queries, 1]``.
+        ``[batch, kv heads, queries, head size]``, and the picked scores and shares ``[batch, kv heads, queries, 1]``.
     """
     batch, kv_heads, queries, _ = query.shape
     chunk = max(1, _MOST_SCORES[query.device.type] // (batch * kv_heads * key.shape[2]))
     key = key.transpose(2, 3)
-    outputs, log_sums = [], []
+    found: list[Found] = []
     for start in range(0, queries, chunk):
         scores = query[:, :, start : start + chunk] @ key
         if hidden is not None:
             scores = scores.masked_fill_(hidden[:, :, start : start + chunk], -torch.inf)
         shares = torch.softmax(scores, dim=-1)
-        log_sums.append(log_sum_exp(scores, shares))
-        outputs.append(shares @ value)
-    if len(outputs) == 1:
-        return outputs[0], log_sums[0]
-    return torch.cat(outputs, dim=2), torch.cat(log_sums, dim=2)
+        found.append((shares @ value, *pick(scores, shares)))
+    if len(found) == 1:
+        return found[0]
+    output, score, share = (torch.cat(part, dim=2) for part in zip(*found, strict=True))
+    return output, score, share
 
 
-def _any_log_sum_exp(scores: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """Of ``scores [..., tokens]`` from their softmax, ``[..., 1]``: any one score and its share tell it.
-
-    The first token's are at hand; it is infinite where that share is too small for a number, which
-    hardly ever happens.
-    """
-    return scores[..., :1].float() - shares[..., :1].float().log()
+def _first(scores: torch.Tensor, shares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first token's, which are at hand. Its share is hardly ever too small to take the logarithm of."""
+    return scores[..., :1], shares[..., :1]
 
 
-def _log_sum_exp_of_greatest(scores: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """The same from the greatest score, whose share is never small; finding it takes half as long as the softmax."""
-    return scores.amax(dim=-1, keepdim=True).float() - shares.amax(dim=-1, keepdim=True).float().log()
+def _greatest(scores: torch.Tensor, shares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The greatest ones; finding them takes as long as the softmax."""
+    return scores.amax(dim=-1, keepdim=True), shares.amax(dim=-1, keepdim=True)
 
 
 def _no_mask(*_: Any, **__: Any) -> None:

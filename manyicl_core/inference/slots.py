@@ -1,6 +1,7 @@
 """The rows' own keys and values, one slot a row, and the forward pass over what they add."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 
@@ -83,12 +84,14 @@ class Slots:
         place = torch.arange(len(row)) + first.repeat_interleave(length)
         before = torch.tensor([len(prefix.tokens) for prefix in prefixes])
         device = self._model.device
+        order, behind = _behind(prefixes, counts)
         rows = Pass(
             slots=self._layers,
             row=row.to(device),
             place=place.to(device),
             blocks=tuple(_blocks(starts, counts, device)),
-            behind=tuple(_behind(prefixes, row, device)),
+            order=None if order is None else order.to(device),
+            behind=tuple(behind),
         )
         tokens = torch.tensor([token for tokens in new for token in tokens], device=device)
         states = self._model.states(tokens, (place + before[row]).to(device), adapters, counts, rows)
@@ -154,15 +157,20 @@ def _block(rows: slice, offset: int, start: torch.Tensor, count: torch.Tensor, d
     )
 
 
-def _behind(prefixes: Sequence[Prefix], row: torch.Tensor, device: torch.device) -> list[Behind]:
-    """Which tokens stand behind which prefix."""
+def _behind(prefixes: Sequence[Prefix], counts: Sequence[int]) -> tuple[torch.Tensor | None, list[Behind]]:
+    """The tokens in the order of their prefixes (None: they are), and which of them stand behind which."""
     groups: dict[int, list[int]] = {}
-    for index, prefix in enumerate(prefixes):
+    for row, prefix in enumerate(prefixes):
         if prefix.tokens:
-            groups.setdefault(id(prefix), []).append(index)
-    if len(groups) == 1 and all(prefix.tokens for prefix in prefixes):
-        return [Behind(prefixes[0].layers, None)]
-    return [
-        Behind(prefixes[indices[0]].layers, torch.isin(row, torch.tensor(indices)).nonzero()[:, 0].to(device))
-        for indices in groups.values()
+            groups.setdefault(id(prefix), []).append(row)
+    sizes = [sum(counts[row] for row in rows) for rows in groups.values()]
+    ends = list(accumulate(sizes))
+    behind = [
+        Behind(prefixes[rows[0]].layers, slice(end - size, end))
+        for rows, size, end in zip(groups.values(), sizes, ends, strict=True)
     ]
+    if not groups or (len(groups) == 1 and ends == [sum(counts)]):
+        return None, behind
+    firsts = [end - count for end, count in zip(accumulate(counts), counts, strict=True)]
+    order = [firsts[row] + place for rows in groups.values() for row in rows for place in range(counts[row])]
+    return torch.tensor(order), behind
