@@ -47,6 +47,10 @@ class PrefixFiles:
         """Write what is still to be written."""
         self._writing.shutdown()
 
+    def wait(self) -> None:
+        """Return when all that was to be written is."""
+        self._writing.submit(int).result()
+
     def size_bytes(self, key: "PrefixKey") -> int | None:
         """Bytes of the key's file; None: there is none."""
         try:
