@@ -42,6 +42,7 @@ def main() -> int:
     parser.add_argument("--budget-tokens", type=int, default=200_000, help="tokens a run trains on")
     parser.add_argument("--sequence-tokens", type=int, default=2048)
     parser.add_argument("--queries", type=int, default=30, help="test queries a task")
+    parser.add_argument("--leave-out", nargs="*", default=[], help="trained tasks that are not measured")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--quick", action="store_true", help="two tasks, few tokens: two minutes")
     arguments = parser.parse_args()
@@ -56,7 +57,7 @@ def main() -> int:
         threads=arguments.threads,
     )
     real = trained_tasks(arguments.data, names)
-    tasks = [task.task for task in real]
+    tasks = [task.task for task in real if task.task.definition.name not in arguments.leave_out]
     base = _means(settings, None, tasks, shots, queries)
     curves: dict[str, Curve] = {}
     for objective in COMPARED:
