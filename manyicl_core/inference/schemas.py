@@ -48,7 +48,7 @@ class Placed(BaseModel):
 
 class _Request(Placed):
     max_tokens: int = Field(default=256, ge=0)
-    temperature: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    temperature: float = Field(default=0.0, ge=0, le=2)
     top_p: float = Field(default=1.0, gt=0, le=1)
     seed: int | None = None
     presence_penalty: float = Field(default=0.0, ge=-2, le=2)

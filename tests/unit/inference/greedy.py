@@ -3,14 +3,13 @@
 from collections.abc import Collection, Sequence
 
 import torch
-from transformers import PreTrainedModel
 
 from manyicl_core.method.labels import LabelTree
 
 
 @torch.no_grad()
 def plain_greedy(
-    model: PreTrainedModel,
+    model: torch.nn.Module,
     prompt: Sequence[int],
     max_tokens: int,
     stop: Collection[int] = (),
@@ -26,3 +25,17 @@ def plain_greedy(
             logits = logits.masked_fill(outside, -torch.inf)
         written.append(int(logits.argmax()))
     return written
+
+
+@torch.no_grad()
+def is_greedy(
+    model: torch.nn.Module,
+    prompt: Sequence[int],
+    written: Sequence[int],
+    max_tokens: int,
+    stop: Collection[int] = (),
+) -> bool:
+    """Whether ``plain_greedy`` would have written this, from one pass over all of it."""
+    logits = model(input_ids=torch.tensor([[*prompt, *written]])).logits[0, len(prompt) - 1 : -1]
+    ended = len(written) == max_tokens or written[-1] in stop
+    return ended and not set(written[:-1]) & set(stop) and logits.argmax(dim=-1).tolist() == list(written)

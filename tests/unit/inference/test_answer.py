@@ -47,7 +47,7 @@ def test_however_low_the_temperature_the_best_token_is_drawn(temperature: float)
     assert drawn(Sampling(temperature=temperature, seed=0)) == {1: DRAWS}
 
 
-@pytest.mark.parametrize("temperature", [1e9, 1e300])
+@pytest.mark.parametrize("temperature", [1e6, 1e9])
 def test_however_high_the_temperature_only_labels_are_drawn(temperature: float):
     assert set(drawn(Sampling(temperature=temperature, seed=0), LabelTree([[0], [3]]))) == {0, 3}
 

@@ -261,6 +261,6 @@ def test_a_whole_model_that_nobody_waits_for_any_more_can_go(engine: Driven, tin
 
 
 def test_a_seed_of_any_size_and_any_temperature_are_drawn_from(engine: Driven):
-    for temperature in (1e-45, 1e-320, 1e30, 1e300):
+    for temperature in (1e-45, 1e-320, 1e9):
         for seed in (-5, 2**70):
             engine.answer(replace(SHORT, sampling=Sampling(temperature=temperature, seed=seed, logprobs=0)))
