@@ -75,6 +75,7 @@ class Engine:
         self._scorings: deque[Ticket] = deque()
         self._decoders: dict[LanguageModel, Decoder] = {}
         self._rows: dict[Row, tuple[Ticket, int]] = {}
+        self._rows_promised = False
         self._told: list[tuple[Ticket, Event]] = []
         self.wake: Callable[[], None] = lambda: None
 
@@ -100,6 +101,7 @@ class Engine:
     def step(self) -> tuple[bool, list[tuple[Ticket, Event]]]:
         """Do the next piece of work; says whether there was any, and what to tell to whom."""
         self._sweep()
+        self._rows_promised = False
         while self._waiting.pop(self._start) is not None:
             pass
         WAITING.set(len(self._waiting))
@@ -150,7 +152,10 @@ class Engine:
     def _has_room(self, ticket: Ticket) -> bool:
         if isinstance(ticket.request, LabelScoring):
             return len(self._scorings) < _SCORED_QUERIES
-        return not self._rows or len(self._rows) + ticket.request.n <= self._max_rows
+        if self._rows and len(self._rows) + ticket.request.n > self._max_rows:
+            # Who needs many rows gets them before those behind take each one that becomes free.
+            self._rows_promised = True
+        return not self._rows_promised
 
     def _stand_behind(self, ticket: Ticket, key: PrefixKey) -> bool:
         """Hold the ticket's context, if it is compiled."""
