@@ -356,8 +356,9 @@ class Engine:
             self._take_out(ticket)
             if not ticket.cancelled:
                 self._told.append((ticket, DeadlineExceeded("the answer was not complete at its deadline")))
-        # A whole model that nobody uses any more can leave memory.
-        for model in [model for model, decoder in self._decoders.items() if not decoder.rows]:
+        # A whole model that nobody uses any more can leave memory; the base model's room stays.
+        idle = [model for model, decoder in self._decoders.items() if not decoder.rows and model is not self._model]
+        for model in idle:
             del self._decoders[model]
 
     def _take_out(self, ticket: Ticket) -> None:
