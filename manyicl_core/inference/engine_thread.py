@@ -46,16 +46,23 @@ class EngineThread:
         self._inbox.put(None)
         self._thread.join()
 
-    async def events(self, request: Generation | LabelScoring) -> AsyncGenerator[Event, None]:
-        """What the engine tells of a request until it is complete; leaving early frees its rows at the next step.
+    def admit(self) -> None:
+        """Take a body of any number of requests, or refuse it as a whole: in parts it would never be answered.
 
         Raises:
-            Refusal: the engine does not answer it, or not now.
+            Overloaded: too many requests wait already.
         """
         waiting = self._engine.waiting + self._inbox.qsize()
         if waiting >= self._max_waiting:
             REFUSED.labels(Overloaded.code).inc()
             raise Overloaded(f"{waiting} requests wait already; try again in a moment", self._retry_after(waiting))
+
+    async def events(self, request: Generation | LabelScoring) -> AsyncGenerator[Event, None]:
+        """What the engine tells of a request until it is complete; leaving early frees its rows at the next step.
+
+        Raises:
+            Refusal: the engine does not answer it.
+        """
         ticket = Ticket(request)
         arrived = self._listeners[ticket] = asyncio.Queue()
         self._inbox.put(ticket)

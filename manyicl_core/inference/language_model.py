@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from manyicl_core.inference.fused_layers import fuse_layers
 from manyicl_core.inference.lora_bank import LoraBank
@@ -16,7 +16,7 @@ class LanguageModel:
     """A frozen base model; its adapters are never merged, and one forward pass may use several."""
 
     def __init__(self, base: PreTrainedModel) -> None:
-        kinds = set(getattr(base.config, "layer_types", None) or ["full_attention"])
+        kinds = set(getattr(base.config, "layer_types", None) or [_kind_of_all_layers(base.config)])
         # Sliding windows and linear attention forget: their prefixes cannot be shared so.
         assert kinds == {"full_attention"}, f"models with {kinds} cannot be hosted"
         base.set_attn_implementation(ROW_ATTENTION)
@@ -125,6 +125,11 @@ class LanguageModel:
         logits = self._base.get_output_embeddings()(states.contiguous())
         assert isinstance(logits, torch.Tensor)
         return logits.float()
+
+
+def _kind_of_all_layers(config: PreTrainedConfig) -> str:
+    """Of a model, Mistral for example, whose configuration does not say it layer by layer."""
+    return "full_attention" if getattr(config, "sliding_window", None) is None else "sliding_attention"
 
 
 @dataclass(frozen=True, slots=True)

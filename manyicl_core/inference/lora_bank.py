@@ -161,8 +161,9 @@ def _read(folder: Path) -> Matrices:
     matrices: Matrices = {}
     for key in [key for key in weights if key.endswith(".lora_A.weight")]:
         module = key.removeprefix(_PREFIX).removesuffix(".lora_A.weight")
-        up = weights.pop(key.replace(".lora_A.", ".lora_B.")).float()
-        matrices[module] = weights.pop(key).float(), up * scale
+        other = key.replace(".lora_A.", ".lora_B.")
+        if other in weights:
+            matrices[module] = weights.pop(key).float(), weights.pop(other).float() * scale
     if weights or not matrices:
         raise UnsupportedAdapter(f"{folder.name}: unknown weights {sorted(weights)[:3]}")
     return matrices

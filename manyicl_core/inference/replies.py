@@ -86,6 +86,14 @@ def _top(entry: TokenLogprob, vocabulary: Vocabulary) -> list[dict[str, Any]]:
     return [_token(token, logprob, vocabulary) for token, logprob in entry.top]
 
 
+def _by_text(top: list[dict[str, Any]]) -> dict[str, float]:
+    """The log-probability of each text; of tokens that look the same, parts of a character, the best one's."""
+    found: dict[str, float] = {}
+    for token in top:
+        found.setdefault(token["token"], token["logprob"])
+    return found
+
+
 def _chat(choice: Choice, vocabulary: Vocabulary) -> dict[str, Any] | None:
     """OpenAI's ``logprobs`` of a chat."""
     if not choice.asked:
@@ -116,7 +124,7 @@ def _completion(choice: Choice, vocabulary: Vocabulary) -> dict[str, Any] | None
         "token_ids": ids,
         "bytes": [token["bytes"] for token in shown],
         "token_logprobs": [None if entry is None else entry.logprob for entry in entries],
-        "top_logprobs": [None if top is None else {other["token"]: other["logprob"] for other in top} for top in tops],
+        "top_logprobs": [None if top is None else _by_text(top) for top in tops],
         "text_offset": offsets,
         "top": tops,
     }

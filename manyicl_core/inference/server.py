@@ -125,7 +125,8 @@ class Service:
         longest = max(map(len, labels))
         for prompt in body.prompts:
             self._check(prompt, longest)
-        self._check([token for label in labels for token in label], 0)
+        for label in labels:
+            self._check(label, 0)
         requests = [
             LabelScoring(
                 adapter=self._adapter(body),
@@ -138,7 +139,8 @@ class Service:
             )
             for prompt in body.prompts
         ]
-        results = await asyncio.gather(*(self._scores(request) for request in requests))
+        self._thread.admit()
+        results = await _all([self._scores(request) for request in requests])
         totals = usage(sum(map(len, body.prompts)), 0, sum(result.cached_tokens for result in results))
         return JSONResponse({"scores": [list(result.scores) for result in results], "usage": totals})
 
@@ -222,19 +224,21 @@ class Service:
         if body.stream:
             if len(requests) > 1 or requests[0].echo:
                 raise BadRequest("stream: one prompt without echo at a time", "invalid_value")
+            self._thread.admit()
             events = self._thread.events(requests[0])
             # The first event is awaited here, so that a refusal still has its status.
             first = await anext(events)
             return StreamingResponse(
                 self._chunks(first, events, head, requests[0], kind), media_type="text/event-stream"
             )
+        self._thread.admit()
         asked = requests[0].sampling.logprobs is not None
         choices = [
             Choice(asked, list(request.prompt) if request.echo else [])
             for request in requests
             for _ in range(request.n)
         ]
-        await asyncio.gather(*(self._collect(choices, number, request) for number, request in enumerate(requests)))
+        await _all([self._collect(choices, number, request) for number, request in enumerate(requests)])
         totals = usage(
             sum(len(request.prompt) for request in requests),
             sum(choice.completion_tokens for choice in choices),
@@ -269,6 +273,16 @@ class Service:
                     return
         yield _event({**head, "choices": [], "usage": usage(len(request.prompt), sum(written), cached)})
         yield "data: [DONE]\n\n"
+
+
+async def _all(answers: list[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """The results in order; where one is refused, or nobody waits any more, the others are given up."""
+    tasks = [asyncio.ensure_future(answer) for answer in answers]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def _while_connected(request: Request, answer: Coroutine[Any, Any, Response]) -> Response:

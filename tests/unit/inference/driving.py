@@ -21,9 +21,9 @@ SHOWN = Sampling(logprobs=0)
 """Greedy, with the ids of the tokens told."""
 
 
-def decoded_tokens() -> float:
-    """How many tokens engines have read while they wrote answers, by their own count."""
-    return REGISTRY.get_sample_value("manyicl_tokens_total", {"kind": "decoded"}) or 0.0
+def counted(kind: str) -> float:
+    """How many tokens all engines have compiled, decoded or scored, by their own count."""
+    return REGISTRY.get_sample_value("manyicl_tokens_total", {"kind": kind}) or 0.0
 
 
 class Driven:

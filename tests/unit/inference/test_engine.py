@@ -99,13 +99,12 @@ def test_a_stop_token_ends_the_answer_and_is_not_shown(engine: Driven, plain: Pr
 
 def test_a_stop_text_ends_the_answer_wherever_tokens_begin_and_is_not_shown(engine: Driven):
     whole, _ = engine.answer(REQUEST)
-    for length in (1, 2, 3, 5):
-        for start in range(1, len(whole) - length):
-            stop = whole[start : start + length]
-            ticket = engine.submit(replace(REQUEST, stop_texts=(stop,)))
-            engine.finish()
-            assert engine.text(ticket) == whole[: whole.index(stop)]
-            assert engine.deltas(ticket)[-1].finish_reason == "stop"
+    stops = {whole[start : start + length] for length in (1, 2, 3, 5) for start in range(1, len(whole) - length)}
+    tickets = {stop: engine.submit(replace(REQUEST, stop_texts=(stop,))) for stop in stops}
+    engine.finish()
+    for stop, ticket in tickets.items():
+        assert engine.text(ticket) == whole[: whole.index(stop)]
+        assert engine.deltas(ticket)[-1].finish_reason == "stop"
     assert engine.answer(replace(REQUEST, stop_texts=(whole[2:5],)))[1].completion_tokens < 12
 
 

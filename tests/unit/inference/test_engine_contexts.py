@@ -11,8 +11,8 @@ from manyicl_core.inference.language_model import LanguageModel
 from manyicl_core.inference.prefix_files import PrefixFiles
 from manyicl_core.inference.requests import Generation, OutOfMemory
 from manyicl_core.inference.vocabulary import Vocabulary
-from tests.unit.inference.conftest import MakeAdapter
-from tests.unit.inference.driving import SHOWN, Driven
+from tests.unit.inference.conftest import MakeAdapter, load_tiny
+from tests.unit.inference.driving import SHOWN, Driven, counted
 from tests.unit.inference.greedy import is_greedy, plain_greedy
 
 TOKENS = tuple(3 + (5 * number * number) % 380 for number in range(900))
@@ -50,19 +50,16 @@ def test_a_longer_context_extends_the_longest_shorter_one(engine: Driven, plain:
 
 
 def test_only_the_tokens_that_are_new_are_run(engine: Driven):
-    cached(engine, request(300))
-    steps_of_all = steps_of(engine, request(900, salt="another tenant"))
-    steps_of_more = steps_of(engine, request(900))
-    assert steps_of_more < steps_of_all
-
-
-def steps_of(engine: Driven, asked: Generation) -> int:
-    ticket = engine.submit(asked)
-    steps = 0
-    while engine.step():
-        steps += 1
-    assert engine.tokens(ticket)
-    return steps
+    for asked, run in (
+        (request(300), 300),
+        (request(300, 20, 21), 0),
+        (request(900), 600),
+        (request(900, salt="another tenant"), 900),
+        (request(100), 100),
+    ):
+        before = counted("compiled")
+        engine.answer(asked)
+        assert counted("compiled") - before == run
 
 
 def test_tenants_and_models_share_no_context(engine: Driven, make_adapter: MakeAdapter):
@@ -120,9 +117,10 @@ def test_a_context_larger_than_the_budget_is_refused_with_what_to_do(
 
 
 def test_contexts_outlive_the_engine_and_answer_the_same(
-    model: LanguageModel, vocabulary: Vocabulary, make_adapter: MakeAdapter, tmp_path: Path
+    tiny_model: Path, vocabulary: Vocabulary, make_adapter: MakeAdapter, tmp_path: Path
 ):
     def started(base: str = "base") -> tuple[Driven, PrefixFiles]:
+        model = LanguageModel(load_tiny(tiny_model))
         files = PrefixFiles(tmp_path / "prefixes", 1 << 22, base, model.device)
         return Driven(model, vocabulary, tmp_path, files=files), files
 

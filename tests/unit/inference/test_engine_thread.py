@@ -15,7 +15,7 @@ from manyicl_core.inference.language_model import LanguageModel
 from manyicl_core.inference.requests import DeadlineExceeded, Delta, Generation, LabelScores, LabelScoring, Overloaded
 from manyicl_core.inference.vocabulary import Vocabulary
 from tests.unit.inference.conftest import MakeAdapter
-from tests.unit.inference.driving import CONTEXT, SHOWN, Driven, decoded_tokens
+from tests.unit.inference.driving import CONTEXT, SHOWN, Driven, counted
 from tests.unit.inference.greedy import plain_greedy
 
 SHORT = Generation(adapter=None, prompt=(*CONTEXT, 10, 11), prefix_tokens=len(CONTEXT), max_tokens=6, sampling=SHOWN)
@@ -73,13 +73,13 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(engine: Driven)
             waiting = [asyncio.create_task(tokens(thread, SHORT)) for _ in range(3)]
             await until(lambda: engine.engine.waiting == 3)
             with pytest.raises(Overloaded) as refused:
-                await tokens(thread, SHORT)
+                thread.admit()
             assert refused.value.status == 429
             assert 0.1 <= refused.value.retry_after_seconds <= 30
             for task in writing:
                 task.cancel()
             assert all([await task for task in waiting])
-            assert await tokens(thread, SHORT)
+            thread.admit()
 
     run(ask())
 
@@ -90,12 +90,12 @@ def test_whoever_leaves_makes_room_for_the_next(engine: Driven):
             endless = [thread.events(ENDLESS) for _ in range(2)]
             for events in endless:
                 await anext(events)
-            before = decoded_tokens()
+            before = counted("decoded")
             next_one = asyncio.create_task(tokens(thread, SHORT))
             await until(lambda: engine.engine.waiting == 1)
             await endless[0].aclose()
             assert len(await next_one) == SHORT.max_tokens
-            assert decoded_tokens() < before + ENDLESS.max_tokens, "not because the others were done"
+            assert counted("decoded") < before + ENDLESS.max_tokens, "not because the others were done"
             await endless[1].aclose()
 
     run(ask())
@@ -110,9 +110,9 @@ def test_whoever_leaves_while_waiting_waits_no_more(engine: Driven):
             waits = asyncio.create_task(tokens(thread, SHORT))
             await until(lambda: engine.engine.waiting == 1)
             waits.cancel()
-            before = decoded_tokens()
+            before = counted("decoded")
             await until(lambda: engine.engine.waiting == 0)
-            assert decoded_tokens() < before + ENDLESS.max_tokens, "not because the others were done"
+            assert counted("decoded") < before + ENDLESS.max_tokens, "not because the others were done"
             for events in endless:
                 await events.aclose()
 

@@ -102,7 +102,8 @@ def test_a_base_is_known_by_its_weights_its_numbers_and_the_encoder(
     assert base_name(copied("same"), torch.float32, False) == name
     names = [name, base_name(tiny_model, torch.bfloat16, False)]
     names += [
-        base_name(copied(f"{file}-changed", file), torch.float32, False) for file in ("config.json", "model.safetensors")
+        base_name(copied(f"{file}-changed", file), torch.float32, False)
+        for file in ("config.json", "model.safetensors")
     ]
     monkeypatch.setattr("manyicl_core.inference.prefix_files.ENCODER_VERSION", 10**6)
     names.append(base_name(tiny_model, torch.float32, False))

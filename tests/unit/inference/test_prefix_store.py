@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -173,6 +173,7 @@ class _Traffic(RuleBasedStateMachine):
 
 
 TestTraffic = _Traffic.TestCase
+TestTraffic.settings = settings(max_examples=30, stateful_step_count=25)
 
 
 @given(st.lists(st.integers(1, 6), max_size=12), st.integers(0, 100))

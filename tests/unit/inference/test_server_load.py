@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from manyicl_core.inference.language_model import LanguageModel
 from manyicl_core.inference.server import create_app
 from manyicl_core.inference.vocabulary import Vocabulary
-from tests.unit.inference.driving import Driven, decoded_tokens
+from tests.unit.inference.driving import Driven, counted
 
 BASE = "somebody/tiny-llama"
 PROMPT = list(range(40, 75))
@@ -53,11 +53,11 @@ def test_when_one_prompt_is_refused_the_others_are_not_written(
     """The second prompt's context is too large; the first would take long."""
     engine = Driven(model, vocabulary, tmp_path, budget_bytes=40 * model.bytes_a_token)
     with TestClient(create_app(engine.engine, vocabulary, BASE)) as client:
-        before = decoded_tokens()
+        before = counted("decoded")
         body = {**ENDLESS, "prompt": [PROMPT, [9] * 60], "prefix_tokens": 50}
         assert client.post("/v1/completions", json=body).status_code == 503
         assert client.post("/v1/completions", json=COMPLETION).status_code == 200
-        assert decoded_tokens() < before + 1900
+        assert counted("decoded") < before + 1900
 
 
 class Connection:
@@ -107,7 +107,13 @@ async def until(condition: Callable[[], object]) -> None:
         ("/v1/completions", {**ENDLESS, "prompt": [PROMPT, PROMPT[:-1], PROMPT[:-2]]}),
         (
             "/v1/chat/completions",
-            {"model": BASE, "max_tokens": 1900, "stream": True, "messages": [{"role": "user", "content": "Hi"}]},
+            {
+                "model": BASE,
+                "max_tokens": 1900,
+                "stream": True,
+                "messages": [{"role": "user", "content": "Hi"}],
+                "logit_bias": {"2": -100},  # the end of a turn
+            },
         ),
     ],
     ids=["whole", "streamed", "three prompts", "streamed chat"],
@@ -119,14 +125,14 @@ def test_the_row_of_a_client_that_leaves_is_free_at_once(
 
     async def leave_and_ask() -> None:
         async with app.router.lifespan_context(app):
-            before = decoded_tokens()
+            before = counted("decoded")
             endless = Connection(app, path, body)
-            await until(lambda: decoded_tokens() > before + 50)
+            await until(lambda: counted("decoded") > before + 50)
             endless.left.set()
             await endless.done
             short = Connection(app, "/v1/completions", COMPLETION)
             await short.done
             assert short.sent[0]["status"] == 200
-            assert decoded_tokens() < before + 1900, "not because the other was done"
+            assert counted("decoded") < before + 1900, "not because the other was done"
 
     asyncio.run(asyncio.wait_for(leave_and_ask(), 60))
