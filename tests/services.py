@@ -165,12 +165,22 @@ def start_worker(installation: str, tmp_path: Path) -> Iterator[Callable[[], sub
                 .where(table.state.not_in(FINAL))
                 .values(state=CANCELLED, finished_at=func.now(), fence=table.fence + 1)
             )
+    yield from _starter("worker", tmp_path)
+
+
+@pytest.fixture
+def start_hosting(installation: str, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Starts real hosting workers, as `manyicl hosting` does; they end with the test."""
+    yield from _starter("hosting", tmp_path)
+
+
+def _starter(command: str, folder: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
     started: list[subprocess.Popen[str]] = []
 
     def start() -> subprocess.Popen[str]:
-        with (tmp_path / f"worker-{len(started)}.log").open("w", encoding="utf-8") as log:
-            command = [sys.executable, "-m", "manyicl_core.cli.main", "worker"]
-            started.append(spawn(command, dict(os.environ), log, log))
+        with (folder / f"{command}-{len(started)}.log").open("w", encoding="utf-8") as log:
+            arguments = [sys.executable, "-m", "manyicl_core.cli.main", command]
+            started.append(spawn(arguments, dict(os.environ), log, log))
         return started[-1]
 
     yield start
