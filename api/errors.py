@@ -69,9 +69,11 @@ def _field(location: Sequence[Any], kind: str, body: Any) -> str:
         return ".".join(map(str, parts))
     names: list[str] = []
     value = body
-    for part in parts:
+    for position, part in enumerate(parts, start=1):
         if (isinstance(value, dict) and part in value) or (isinstance(value, list) and isinstance(part, int)):
             value = value[part]
+        elif position < len(parts):
+            continue
         elif kind != "missing" or not isinstance(value, dict):
             break
         names.append(str(part))

@@ -69,6 +69,12 @@ class Unavailable(UserError):
     retry_after_ms = 2000
 
 
+class NotReady(Unavailable):
+    """What is asked for is being made; the same request succeeds in a moment."""
+
+    retry_after_ms = 1000
+
+
 class Overloaded(UserError):
     """The queue is full; nothing was begun, and there is room again after ``retry_after_ms``."""
 

@@ -14,16 +14,16 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from manyicl_core.settings import Settings
-from manyicl_core.store.hints import RUN_EVALUATION, RUN_JOB, publish_hint, waiting_hints
+from manyicl_core.store.hints import BUILD_CONTEXT, RUN_EVALUATION, RUN_JOB, publish_hint, waiting_hints
 from manyicl_core.store.leases import claimable_ids
 from manyicl_core.store.session import transaction
-from manyicl_core.store.tables import Evaluation, Job, Leased
+from manyicl_core.store.tables import Context, Evaluation, Job, Leased
 
 Work = Sequence[tuple[str, type[Leased]]]
 """The Celery tasks of one queue, each with the table of its rows."""
 
 JOBS_WORK: Work = ((RUN_JOB, Job), (RUN_EVALUATION, Evaluation))
-HOSTING_WORK: Work = ()
+HOSTING_WORK: Work = ((BUILD_CONTEXT, Context),)
 
 _BATCH = 100
 
@@ -60,6 +60,9 @@ class Dispatcher:
                 _log.warning("database_away", reason=str(error).splitlines()[0])
             except (RedisError, KombuError, OSError) as error:
                 _log.warning("broker_away", reason=str(error))
+            except Exception:
+                # Whatever it was, the next look may do better; without looks, lost work stays lost.
+                _log.exception("look_failed")
 
 
 def send_missing_hints(queue: str, work: Work) -> int:

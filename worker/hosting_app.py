@@ -11,13 +11,30 @@ from typing import Any
 from celery.signals import worker_ready, worker_shutting_down
 
 from manyicl_core.logging import configure_logging
-from manyicl_core.settings import get_settings
-from manyicl_core.store.hints import HOSTING_QUEUE, get_celery
+from manyicl_core.objects import open_store
+from manyicl_core.settings import get_settings, required
+from manyicl_core.store.contexts.hosting import remove_expired
+from manyicl_core.store.hints import BUILD_CONTEXT, HOSTING_QUEUE, get_celery
+from worker.context_building import build_context
 from worker.dispatcher import HOSTING_WORK, Dispatcher, send_missing_hints
 
 app = get_celery()
-_dispatcher = Dispatcher(get_settings(), lambda: send_missing_hints(HOSTING_QUEUE, HOSTING_WORK))
+_store = open_store(required(get_settings(), "storage_url"))
 configure_logging("hosting", get_settings().log_json)
+
+
+@app.task(name=BUILD_CONTEXT, ignore_result=True)
+def build_context_task(context_id: str) -> None:
+    """Build the context, if it still waits for a worker."""
+    build_context(context_id)
+
+
+def _look() -> None:
+    send_missing_hints(HOSTING_QUEUE, HOSTING_WORK)
+    remove_expired(_store)
+
+
+_dispatcher = Dispatcher(get_settings(), _look)
 
 
 @worker_ready.connect

@@ -100,7 +100,7 @@ def worker(
 
 @app.command()
 def hosting(
-    concurrency: Annotated[int, typer.Option(help="Contexts at a time.", min=1)] = 4,
+    concurrency: Annotated[int, typer.Option(help="Contexts at a time.", min=1)] = 8,
 ) -> None:
     """Start a hosting worker alone: it prepares what the engine serves, and never waits behind a job."""
     _settings(*_PROCESS_SETTINGS)

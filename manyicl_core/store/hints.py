@@ -14,6 +14,7 @@ from manyicl_core.settings import get_settings, required
 RUN_JOB = "manyicl.run_job"
 RUN_EVALUATION = "manyicl.run_evaluation"
 MEASURE = "manyicl.measure"
+BUILD_CONTEXT = "manyicl.hosting.build_context"
 
 JOBS_QUEUE = "manyicl.jobs"
 HOSTING_QUEUE = "manyicl.hosting"

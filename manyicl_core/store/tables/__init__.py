@@ -3,6 +3,7 @@
 from manyicl_core.store.tables.api_keys import ApiKey
 from manyicl_core.store.tables.base import Base
 from manyicl_core.store.tables.checkpoints import Checkpoint
+from manyicl_core.store.tables.contexts import Context
 from manyicl_core.store.tables.evaluations import Evaluation, EvaluationCurve, EvaluationResult, PlainText
 from manyicl_core.store.tables.events import EvaluationEvent, JobEvent
 from manyicl_core.store.tables.files import File
@@ -17,6 +18,7 @@ __all__ = [
     "ApiKey",
     "Base",
     "Checkpoint",
+    "Context",
     "Evaluation",
     "EvaluationCurve",
     "EvaluationEvent",
