@@ -37,7 +37,9 @@ class ScriptedEngine(EngineClient):
 
 
 def hosted(path: str = "/v1/completions", **body: Any) -> EngineCall:
-    prompt = HostedPrompt(tokens=(1, 2, 3), context_tokens=2, shots=1, stop_token=9, labels=("red", "dark blue"))
+    prompt = HostedPrompt(
+        tokens=(1, 2, 3), context_tokens=2, shots=1, stop_token=9, labels=("red", "dark blue"), context_sha256="0"
+    )
     return EngineCall(path, body, prompt)
 
 
@@ -63,7 +65,7 @@ def test_a_hosted_answer_has_every_choice_and_tells_its_context():
     assert [part["finish_reason"] for part in told["choices"]] == ["stop", "length"]
     assert told["choices"][0]["logprobs"]["content"][0]["token"] == " r"
     assert told["usage"] == USAGE
-    assert told["manyicl"] == {"shots": 1, "context_tokens": 2, "cached_tokens": 5}
+    assert told["manyicl"] == {"context": None, "shots": 1, "context_tokens": 2, "cached_tokens": 5}
 
 
 def test_json_keeps_its_own_escapes():
