@@ -12,16 +12,11 @@ from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from manyicl_core.errors import Unavailable, UserError
+from manyicl_core.errors import Unavailable, UserError, envelope
 
 _log = structlog.get_logger(__name__)
 
 _CLIENT_CLOSED_REQUEST = 499
-
-
-def envelope(message: str, type_: str, param: str | None, code: str | None) -> dict[str, Any]:
-    """The error body that every OpenAI client reads."""
-    return {"error": {"message": message, "type": type_, "param": param, "code": code}}
 
 
 def install_error_handlers(app: FastAPI) -> None:

@@ -42,7 +42,7 @@ from manyicl_core.store.job_states import CANCELLED, FINAL
 from manyicl_core.store.migrate import migrate
 from manyicl_core.store.projects.service import create_key, get_or_create_project
 from manyicl_core.store.session import transaction
-from manyicl_core.store.tables import Context, Evaluation, Job, Leased
+from manyicl_core.store.tables import Batch, Context, Evaluation, Job, Leased
 
 BASE_MODEL = "tests/tiny-llama"
 
@@ -165,7 +165,7 @@ def start_worker(installation: str, tmp_path: Path) -> Iterator[Callable[[], sub
 @pytest.fixture
 def start_hosting(installation: str, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
     """Starts real hosting workers, as `manyicl hosting` does; they end with the test."""
-    _cancel_waiting(Context)
+    _cancel_waiting(Context, Batch)
     yield from _starter("hosting", tmp_path)
 
 

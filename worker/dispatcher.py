@@ -14,16 +14,16 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from manyicl_core.settings import Settings
-from manyicl_core.store.hints import BUILD_CONTEXT, RUN_EVALUATION, RUN_JOB, publish_hint, waiting_hints
+from manyicl_core.store.hints import BUILD_CONTEXT, RUN_BATCH, RUN_EVALUATION, RUN_JOB, publish_hint, waiting_hints
 from manyicl_core.store.leases import claimable_ids
 from manyicl_core.store.session import transaction
-from manyicl_core.store.tables import Context, Evaluation, Job, Leased
+from manyicl_core.store.tables import Batch, Context, Evaluation, Job, Leased
 
 Work = Sequence[tuple[str, type[Leased]]]
 """The Celery tasks of one queue, each with the table of its rows."""
 
 JOBS_WORK: Work = ((RUN_JOB, Job), (RUN_EVALUATION, Evaluation))
-HOSTING_WORK: Work = ((BUILD_CONTEXT, Context),)
+HOSTING_WORK: Work = ((BUILD_CONTEXT, Context), (RUN_BATCH, Batch))
 
 _BATCH = 100
 

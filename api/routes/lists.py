@@ -5,6 +5,7 @@ from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
+from manyicl_core.store.batches.schemas import BatchObject
 from manyicl_core.store.contexts.context_object import ContextObject
 from manyicl_core.store.evaluations.schemas import EvaluationEventObject, EvaluationObject
 from manyicl_core.store.files.schemas import FileObject
@@ -21,6 +22,7 @@ Item = TypeVar(
     EvaluationObject,
     EvaluationEventObject,
     ContextObject,
+    BatchObject,
 )
 
 

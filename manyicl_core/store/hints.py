@@ -15,6 +15,7 @@ RUN_JOB = "manyicl.run_job"
 RUN_EVALUATION = "manyicl.run_evaluation"
 MEASURE = "manyicl.measure"
 BUILD_CONTEXT = "manyicl.hosting.build_context"
+RUN_BATCH = "manyicl.hosting.run_batch"
 
 JOBS_QUEUE = "manyicl.jobs"
 HOSTING_QUEUE = "manyicl.hosting"

@@ -2,6 +2,7 @@
 
 from manyicl_core.store.tables.api_keys import ApiKey
 from manyicl_core.store.tables.base import Base
+from manyicl_core.store.tables.batches import Batch, BatchChunk
 from manyicl_core.store.tables.checkpoints import Checkpoint
 from manyicl_core.store.tables.contexts import Context
 from manyicl_core.store.tables.evaluations import Evaluation, EvaluationCurve, EvaluationResult, PlainText
@@ -17,6 +18,8 @@ from manyicl_core.store.tables.projects import Project
 __all__ = [
     "ApiKey",
     "Base",
+    "Batch",
+    "BatchChunk",
     "Checkpoint",
     "Context",
     "Evaluation",
