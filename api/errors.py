@@ -12,16 +12,11 @@ from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from manyicl_core.errors import Unavailable, UserError
+from manyicl_core.errors import Unavailable, UserError, envelope
 
 _log = structlog.get_logger(__name__)
 
 _CLIENT_CLOSED_REQUEST = 499
-
-
-def envelope(message: str, type_: str, param: str | None, code: str | None) -> dict[str, Any]:
-    """The error body that every OpenAI client reads."""
-    return {"error": {"message": message, "type": type_, "param": param, "code": code}}
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -69,9 +64,11 @@ def _field(location: Sequence[Any], kind: str, body: Any) -> str:
         return ".".join(map(str, parts))
     names: list[str] = []
     value = body
-    for part in parts:
+    for position, part in enumerate(parts, start=1):
         if (isinstance(value, dict) and part in value) or (isinstance(value, list) and isinstance(part, int)):
             value = value[part]
+        elif position < len(parts):
+            continue
         elif kind != "missing" or not isinstance(value, dict):
             break
         names.append(str(part))

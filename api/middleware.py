@@ -8,8 +8,8 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import envelope, unexpected_error
-from manyicl_core.errors import TooLarge
+from api.errors import unexpected_error
+from manyicl_core.errors import TooLarge, envelope
 
 
 class RequestIdMiddleware:

@@ -1,5 +1,12 @@
 """Errors that reach a user: each names the field or line, the reason and the remedy."""
 
+from typing import Any
+
+
+def envelope(message: str, type_: str, param: str | None, code: str | None) -> dict[str, Any]:
+    """The error body that every OpenAI client reads."""
+    return {"error": {"message": message, "type": type_, "param": param, "code": code}}
+
 
 class UserError(Exception):
     """A refused request, in the terms of the OpenAI error envelope.
@@ -67,6 +74,12 @@ class Unavailable(UserError):
     status = 503
     type = "server_error"
     retry_after_ms = 2000
+
+
+class NotReady(Unavailable):
+    """What is asked for is being made; the same request succeeds in a moment."""
+
+    retry_after_ms = 1000
 
 
 class Overloaded(UserError):

@@ -42,7 +42,7 @@ from manyicl_core.store.job_states import CANCELLED, FINAL
 from manyicl_core.store.migrate import migrate
 from manyicl_core.store.projects.service import create_key, get_or_create_project
 from manyicl_core.store.session import transaction
-from manyicl_core.store.tables import Evaluation, Job
+from manyicl_core.store.tables import Batch, Context, Evaluation, Job, Leased
 
 BASE_MODEL = "tests/tiny-llama"
 
@@ -158,19 +158,34 @@ def start_worker(installation: str, tmp_path: Path) -> Iterator[Callable[[], sub
 
     What earlier tests left waiting is cancelled: workers would see to it first.
     """
+    _cancel_waiting(Job, Evaluation)
+    yield from _starter("worker", tmp_path)
+
+
+@pytest.fixture
+def start_hosting(installation: str, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Starts real hosting workers, as `manyicl hosting` does; they end with the test."""
+    _cancel_waiting(Context, Batch)
+    yield from _starter("hosting", tmp_path)
+
+
+def _cancel_waiting(*tables: type[Leased]) -> None:
     with transaction() as session:
-        for table in (Job, Evaluation):
+        for table in tables:
             session.execute(
                 update(table)
                 .where(table.state.not_in(FINAL))
                 .values(state=CANCELLED, finished_at=func.now(), fence=table.fence + 1)
             )
+
+
+def _starter(command: str, folder: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
     started: list[subprocess.Popen[str]] = []
 
     def start() -> subprocess.Popen[str]:
-        with (tmp_path / f"worker-{len(started)}.log").open("w", encoding="utf-8") as log:
-            command = [sys.executable, "-m", "manyicl_core.cli.main", "worker"]
-            started.append(spawn(command, dict(os.environ), log, log))
+        with (folder / f"{command}-{len(started)}.log").open("w", encoding="utf-8") as log:
+            arguments = [sys.executable, "-m", "manyicl_core.cli.main", command]
+            started.append(spawn(arguments, dict(os.environ), log, log))
         return started[-1]
 
     yield start

@@ -27,7 +27,7 @@ _CHAT_TEMPLATE = (
 )
 
 
-def make_tiny_model(folder: Path) -> Path:
+def make_tiny_model(folder: Path, hidden_size: int = 64) -> Path:
     """A random Llama with grouped heads and a byte-level tokenizer in ``folder``: the same bytes every time."""
     tokenizer = _tokenizer()
     chat = PreTrainedTokenizerFast(
@@ -36,7 +36,7 @@ def make_tiny_model(folder: Path) -> Path:
     chat.save_pretrained(folder)
     config = LlamaConfig(
         vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=64,
+        hidden_size=hidden_size,
         intermediate_size=128,
         num_hidden_layers=2,
         num_attention_heads=4,

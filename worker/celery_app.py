@@ -1,4 +1,4 @@
-"""The Celery worker: its tasks, and the dispatcher's thread beside it.
+"""The Celery worker of jobs and evaluations: its tasks, and the dispatcher's thread beside it.
 
 ``celery -A worker.celery_app worker --pool=prefork --without-gossip --without-mingle``
 """
@@ -10,14 +10,14 @@ from celery.signals import worker_ready, worker_shutting_down
 from manyicl_core.contract.train_spec import LoraSpec
 from manyicl_core.logging import configure_logging
 from manyicl_core.settings import get_settings
-from manyicl_core.store.hints import MEASURE, RUN_EVALUATION, RUN_JOB, get_celery
-from worker.dispatcher import Dispatcher
+from manyicl_core.store.hints import JOBS_QUEUE, MEASURE, RUN_EVALUATION, RUN_JOB, get_celery
+from worker.dispatcher import JOBS_WORK, Dispatcher, send_missing_hints
 from worker.evaluation import run_evaluation
 from worker.measuring import measure_training
 from worker.supervisor import run_job
 
 app = get_celery()
-_dispatcher = Dispatcher(get_settings())
+_dispatcher = Dispatcher(get_settings(), lambda: send_missing_hints(JOBS_QUEUE, JOBS_WORK))
 configure_logging("worker", get_settings().log_json)
 
 

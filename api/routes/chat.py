@@ -11,12 +11,11 @@ from fastapi.responses import StreamingResponse
 
 from api.dependencies import ArtifactsDep, CallerDep, EngineDep
 from api.disconnect import unless_gone
-from api.errors import envelope
 from manyicl_core.answers.chat_answer import answer_chat
 from manyicl_core.answers.chat_call import chat_call
 from manyicl_core.answers.chat_request import CreateChatCompletion
 from manyicl_core.answers.chat_stream import stream_chat
-from manyicl_core.errors import UserError
+from manyicl_core.errors import UserError, envelope
 
 router = APIRouter(prefix="/chat/completions", tags=["chat"])
 

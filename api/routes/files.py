@@ -79,7 +79,7 @@ def file_content(caller: CallerDep, artifacts: ArtifactsDep, file_id: str) -> St
 
 @router.delete("/{file_id}")
 def delete_file(caller: CallerDep, artifacts: ArtifactsDep, file_id: str) -> FileDeleted:
-    """Delete a file; jobs made from it keep their own copy of the examples."""
+    """Delete a file; jobs and batches made from it keep their own copy."""
     with transaction() as session:
         service.delete_file(session, artifacts, caller.project_id, file_id)
     return FileDeleted(id=file_id)

@@ -5,6 +5,8 @@ from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
+from manyicl_core.store.batches.schemas import BatchObject
+from manyicl_core.store.contexts.context_object import ContextObject
 from manyicl_core.store.evaluations.schemas import EvaluationEventObject, EvaluationObject
 from manyicl_core.store.files.schemas import FileObject
 from manyicl_core.store.jobs.schemas import CheckpointObject, EventObject, JobObject
@@ -19,6 +21,8 @@ Item = TypeVar(
     ModelObject,
     EvaluationObject,
     EvaluationEventObject,
+    ContextObject,
+    BatchObject,
 )
 
 

@@ -58,8 +58,9 @@ def chat_call(project_id: str, artifacts: ArtifactStore, body: CreateChatComplet
         priority: 0 for somebody who waits, 1 for bulk.
 
     Raises:
-        NotFound: the project has no such model, or the model no such task.
+        NotFound: the project has no such model or context, or the model no such task.
         InvalidRequest: the body cannot be answered; the error names the field.
+        NotReady: the context that it names is being made.
     """
     target = find_target(project_id, body.model, body.manyicl)
     if not target.hosted:
@@ -92,7 +93,7 @@ def _chat_call(target: Target, body: CreateChatCompletion, priority: int) -> Eng
 def _query_call(target: Target, prompt: HostedPrompt, body: CreateChatCompletion, priority: int) -> EngineCall:
     request = _sampling(target, body, priority) | {
         "prompt": list(prompt.tokens),
-        **prompt_fields(prompt),
+        **prompt_fields(target, prompt),
         "stop_token_ids": [prompt.stop_token],
         # A task has one right answer: greedy unless the client asks otherwise.
         "temperature": 0.0 if body.temperature is None else body.temperature,

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
+from manyicl_core.answers.answer_text import PlainText
 from manyicl_core.answers.chat_answer import answer_chat, answer_head
 from manyicl_core.answers.chat_call import EngineCall
 from manyicl_core.answers.chat_request import CreateChatCompletion
@@ -32,7 +33,7 @@ async def stream_chat(
 async def _written_answer(
     engine: EngineClient, call: EngineCall, body: CreateChatCompletion
 ) -> AsyncGenerator[dict[str, Any], None]:
-    texts = defaultdict(call.new_text)
+    texts: defaultdict[int, PlainText] = defaultdict(call.new_text)
     manyicl = None if call.prompt is None else told(call.prompt)
     async with aclosing(engine.stream(call.path, call.body)) as parts:
         async for part in parts:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from manyicl_core.answers.labels import probabilities
 from manyicl_core.answers.prompts import LABEL_SCORES, find_target, label_scores_body, prompts_behind, told
@@ -22,19 +22,19 @@ _INPUTS_A_CALL = 64
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=1_000_000, pattern=r"\S")]
 
 
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 class CreateClassification(BaseModel):
-    """The body of ``POST /v1/classifications``."""
+    """The body of ``POST /v1/classifications``; ``input`` is one text or a list of them."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     model: Annotated[str, Field(min_length=1, max_length=512)]
-    input: _Text | Annotated[list[_Text], Field(min_length=1, max_length=2048)]
+    input: Annotated[list[_Text], Field(min_length=1, max_length=2048), BeforeValidator(_as_list)]
     manyicl: ManyiclChat | None = None
     user: Any = None
-
-    def inputs(self) -> list[str]:
-        """The inputs, one or many."""
-        return [self.input] if isinstance(self.input, str) else self.input
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def classification_call(
     target = find_target(project_id, body.model, body.manyicl)
     if not target.hosted:
         raise InvalidRequest("manyicl: this field is required; name a task or give a context with labels", "manyicl")
-    prompts = prompts_behind(artifacts, target, body.inputs())
+    prompts = prompts_behind(artifacts, target, body.input)
     labels = prompts[0].labels
     if labels is None:
         raise InvalidRequest(

@@ -7,6 +7,8 @@ from typing import Any
 from manyicl_core.base_models.catalog import base_model_folder
 from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.objects import ArtifactStore
+from manyicl_core.store.contexts.calls import NamedContext, named_context, named_prompts
+from manyicl_core.store.contexts.salts import cache_salt
 from manyicl_core.store.contexts.schemas import ManyiclChat
 from manyicl_core.store.contexts.service import HostedPrompt, hosted_prompts
 from manyicl_core.store.models.service import ServedModel, served_model
@@ -17,25 +19,30 @@ LABEL_SCORES = "/v1/label_scores"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What answers: a model, and what stands before the query, if anything."""
+    """What answers: a project's model, and what stands before the query, if anything."""
 
+    project_id: str
     model: ServedModel
     manyicl: ManyiclChat | None
+    context: NamedContext | None
 
     @property
     def hosted(self) -> bool:
         """Whether queries stand behind demonstrations."""
-        return self.manyicl is not None
+        return self.manyicl is not None or self.context is not None
 
 
 def find_target(project_id: str, model_id: str, manyicl: ManyiclChat | None) -> Target:
     """What a request names.
 
     Raises:
-        NotFound: the project has no such model.
+        NotFound: the project has no such model or context.
+        NotReady: the context is being made.
     """
     with transaction() as session:
-        return Target(served_model(session, project_id, model_id), manyicl)
+        context = named_context(session, project_id, model_id, manyicl)
+        model = served_model(session, project_id, model_id if context is None else context.model)
+    return Target(project_id, model, manyicl, context)
 
 
 def prompts_behind(artifacts: ArtifactStore, target: Target, queries: Sequence[str]) -> list[HostedPrompt]:
@@ -45,18 +52,27 @@ def prompts_behind(artifacts: ArtifactStore, target: Target, queries: Sequence[s
         NotFound: the model has no such task.
         InvalidRequest: the context and a query are longer than the model reads.
     """
+    if target.context is not None:
+        return named_prompts(artifacts, target.model, target.context, queries)
     assert target.manyicl is not None
     return hosted_prompts(artifacts, target.model, target.manyicl, queries)
 
 
 def engine_fields(target: Target, priority: int) -> dict[str, Any]:
     """What every request to the engine says: the weights' hash or the base model's id, and how urgent it is."""
-    return {"model": target.model.weights_sha256 or target.model.base.id, "priority": priority}
+    return {
+        "model": target.model.weights_sha256 or target.model.base.id,
+        "cache_salt": cache_salt(target.project_id, target.model.weights_sha256, ""),
+        "priority": priority,
+    }
 
 
-def prompt_fields(prompt: HostedPrompt) -> dict[str, Any]:
-    """What every request behind a context says."""
-    return {"prefix_tokens": prompt.context_tokens}
+def prompt_fields(target: Target, prompt: HostedPrompt) -> dict[str, Any]:
+    """What every request behind a context says, over what ``engine_fields`` says."""
+    return {
+        "prefix_tokens": prompt.context_tokens,
+        "cache_salt": cache_salt(target.project_id, target.model.weights_sha256, prompt.context_sha256),
+    }
 
 
 def label_scores_body(target: Target, prompts: Sequence[HostedPrompt], priority: int) -> dict[str, Any]:
@@ -66,15 +82,19 @@ def label_scores_body(target: Target, prompts: Sequence[HostedPrompt], priority:
     encoder = load_encoder(base_model_folder(target.model.base))
     return {
         **engine_fields(target, priority),
-        **prompt_fields(prompts[0]),
+        **prompt_fields(target, prompts[0]),
         "prompts": [list(prompt.tokens) for prompt in prompts],
-        "labels": [encoder.answer(label) for label in labels],
+        "labels": prompts[0].label_tokens or [encoder.answer(label) for label in labels],
     }
 
 
 def told(prompt: HostedPrompt, usage: dict[str, Any] | None = None) -> dict[str, Any]:
     """The answer's ``manyicl`` object; with the engine's ``usage``, how much was compiled before too."""
-    content: dict[str, Any] = {"shots": prompt.shots, "context_tokens": prompt.context_tokens}
+    content: dict[str, Any] = {
+        "context": prompt.context,
+        "shots": prompt.shots,
+        "context_tokens": prompt.context_tokens,
+    }
     if usage is not None:
         content["cached_tokens"] = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
     return content

@@ -70,6 +70,19 @@ def context_length(entry: BaseModelEntry) -> int:
     return length
 
 
+def prefix_bytes_per_token(entry: BaseModelEntry) -> int:
+    """What one token of a compiled context takes in the engine, in the dtype of the model's files.
+
+    Keys and values, of every layer and key-value head.
+    """
+    config = json.loads((base_model_folder(entry) / "config.json").read_text(encoding="utf-8"))
+    heads = config["num_attention_heads"]
+    head_size = config.get("head_dim") or config["hidden_size"] // heads
+    dtype = config.get("dtype") or config.get("torch_dtype") or "float32"
+    values = 2 * config["num_hidden_layers"] * config.get("num_key_value_heads", heads) * head_size
+    return int(values * (4 if dtype == "float32" else 2))
+
+
 def linear_layers(folder: Path) -> set[str]:
     """Names of the linear layers that LoRA can adapt, such as ``q_proj``, read without torch."""
     names: set[str] = set()

@@ -38,7 +38,7 @@ def up(
     data_dir: Annotated[Path, typer.Option(help="Where everything is kept.")] = Path("manyicl-data"),
     port: Annotated[int, typer.Option(help="Port of the API.", min=1, max=65535)] = 8000,
 ) -> None:
-    """Start the whole service in the foreground: PostgreSQL, Valkey, migrations, engine, api, worker."""
+    """Start the whole service in the foreground: PostgreSQL, Valkey, migrations, engine, api, workers."""
     from manyicl_core.cli.up import CannotStart, run_service
 
     try:
@@ -97,6 +97,21 @@ def worker(
     _become(
         passive_threads,
         "celery", "-A", "worker.celery_app", "worker", "--pool=prefork", f"--concurrency={concurrency}",
+        "--without-gossip", "--without-mingle", "--loglevel=warning",
+    )  # fmt: skip
+
+
+@app.command()
+def hosting(
+    concurrency: Annotated[int, typer.Option(help="Contexts at a time.", min=1)] = 8,
+) -> None:
+    """Start a hosting worker alone: it prepares what the engine serves, and never waits behind a job."""
+    _settings(*_PROCESS_SETTINGS)
+    from manyicl_core.store.hints import HOSTING_QUEUE, HOSTING_WORKER
+
+    _become(
+        "celery", "-A", "worker.hosting_app", "worker", "--pool=threads", f"--concurrency={concurrency}",
+        f"--queues={HOSTING_QUEUE}", f"--hostname={HOSTING_WORKER}@%h",
         "--without-gossip", "--without-mingle", "--loglevel=warning",
     )  # fmt: skip
 

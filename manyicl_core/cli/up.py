@@ -25,7 +25,7 @@ from manyicl_core.cli.services import Service, ServiceDidNotStart, Services
 from manyicl_core.embedded import EmbeddedPostgres, EmbeddedServiceFailed, EmbeddedValkey, free_port
 from manyicl_core.errors import Unauthorized
 from manyicl_core.settings import get_settings
-from manyicl_core.store.hints import get_celery
+from manyicl_core.store.hints import HOSTING_WORKER, get_celery
 from manyicl_core.store.migrate import migrate
 from manyicl_core.store.projects.service import authenticate, create_key, get_or_create_project
 from manyicl_core.store.session import transaction
@@ -143,10 +143,13 @@ class ServiceRun:
 
         engine = Service("engine", lambda: self._spawn("engine"), lambda: _healthy(self._engine_port), grace_seconds=3)
         api = Service("api", lambda: self._spawn("api"), lambda: _healthy(self._port))
-        worker = Service("worker", lambda: self._spawn("worker"), _worker_answers, grace_seconds=3)
-        for service in (engine, api, worker):
+        worker = Service("worker", lambda: self._spawn("worker"), lambda: _worker_answers("celery"), grace_seconds=3)
+        hosting = Service(
+            "hosting", lambda: self._spawn("hosting"), lambda: _worker_answers(HOSTING_WORKER), grace_seconds=3
+        )
+        for service in (engine, api, worker, hosting):
             self._services.start(service)
-        for service in (engine, api, worker):
+        for service in (engine, api, worker, hosting):
             self._await(service, 180)
         if not self._stopping:
             self._tell(key)
@@ -220,8 +223,8 @@ def _healthy(port: int) -> bool:
         return False
 
 
-def _worker_answers() -> bool:
+def _worker_answers(name: str) -> bool:
     try:
-        return bool(get_celery().control.ping(timeout=0.5))
+        return bool(get_celery().control.ping(timeout=0.5, limit=1, pattern=f"{name}@*", matcher="glob"))
     except OSError:
         return False

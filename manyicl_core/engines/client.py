@@ -30,6 +30,7 @@ class Member:
         self.health: Health = "silent"
         self._adapters = adapters
         self._server: EngineServer | None = None
+        self._recognising = asyncio.Lock()
         self._looked_at = float("-inf")
         self._look: asyncio.Task[None] | None = None
 
@@ -48,15 +49,10 @@ class Member:
         Raises:
             UserError: it does not say.
         """
-        if self._server is None:
-            entry = (await self.connection.models())[0]
-            if entry["owned_by"] == "vllm":
-                registrations = Registrations(self.connection, self._adapters)
-                self._server = VllmServer(self.connection, entry["id"], registrations)
-            else:
-                self._server = OwnServer(self.connection)
-            _log.info("engine_found", url=self.connection.url, owned_by=entry["owned_by"], model=entry["id"])
-        return self._server
+        async with self._recognising:
+            if self._server is None:
+                self._server = await self._recognise()
+            return self._server
 
     def lost(self) -> None:
         """No connection was made: something else may come back under this URL."""
@@ -68,6 +64,13 @@ class Member:
         if self._look is not None:
             self._look.cancel()
         await self.connection.close()
+
+    async def _recognise(self) -> EngineServer:
+        entry = (await self.connection.models())[0]
+        _log.info("engine_found", url=self.connection.url, owned_by=entry["owned_by"], model=entry["id"])
+        if entry["owned_by"] == "vllm":
+            return VllmServer(self.connection, entry["id"], Registrations(self.connection, self._adapters))
+        return OwnServer(self.connection)
 
     async def _ask(self) -> None:
         health = await self.connection.health()

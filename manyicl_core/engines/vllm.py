@@ -71,7 +71,7 @@ class VllmServer:
         for pack in packs(labels):
             step = max(1, _SCORED_ROWS // len(pack.nodes))
             for start in range(0, len(prompts), step):
-                request = {**pack_request(pack, prompts[start : start + step]), "cache_salt": body.get("cache_salt")}
+                request = {**pack_request(pack, prompts[start : start + step]), "cache_salt": body["cache_salt"]}
                 answer = await self._post("/v1/completions", body["model"], request)
                 for index, scores in enumerate(edge_scores(pack, answer["choices"]), start):
                     edges[index] |= scores

@@ -82,10 +82,11 @@ class Registrations:
             Unavailable: there is no shared folder.
         """
         name = f"manyicl-{sha256}"
-        async with self._lock:
-            if name not in self._known:
-                await self._register(name, sha256)
-                self._known.add(name)
+        if name not in self._known:
+            async with self._lock:  # many requests at once wait for one registration
+                if name not in self._known:
+                    await self._register(name, sha256)
+                    self._known.add(name)
         return name
 
     def forget(self, sha256: str) -> None:

@@ -1,5 +1,7 @@
 """A context: an instruction and k demonstrations of one task, drawn and encoded."""
 
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from manyicl_core.method.encoding import EncodedExample, Encoder
@@ -13,11 +15,18 @@ class Context:
 
     Attributes:
         tokens: its ids; a query's prompt ids follow.
-        shots: how many demonstrations it holds.
+        lines: the ``line`` of each demonstration, in the order in which they are shown.
+        ends: ``ends[k]`` tokens, from the start, are the context of the first k demonstrations.
     """
 
     tokens: tuple[int, ...]
-    shots: int
+    lines: tuple[int, ...]
+    ends: tuple[int, ...]
+
+    @property
+    def shots(self) -> int:
+        """How many demonstrations it holds."""
+        return len(self.lines)
 
 
 def draw_context(
@@ -36,14 +45,26 @@ def draw_context(
     """
     balanced = definition.labels is not None
     order = context_order(seed, draw, definition.name, [example.output for example in examples], balanced)
-    room = max_tokens - len(encoder.instruction(definition.instruction))
+    return fill_context(encoder, definition.instruction, (examples[index] for index in order[:shots]), max_tokens)
+
+
+def fill_context(encoder: Encoder, instruction: str, examples: Iterable[Example], max_tokens: int) -> Context:
+    """A context of the first of ``examples``, as many as fit whole into ``max_tokens``."""
     separator = len(encoder.separator())
+    ends = [len(encoder.instruction(instruction))]
     chosen: list[EncodedExample] = []
-    for index in order[:shots]:
-        example = encoder.example(examples[index])
-        room -= len(example) + separator
-        if room < 0:
+    lines: list[int] = []
+    for example in examples:
+        encoded = encoder.example(example)
+        end = ends[-1] + len(encoded) + separator
+        if end > max_tokens:
             break
-        chosen.append(example)
-    tokens = tuple(encoder.context(definition.instruction, chosen))
-    return Context(tokens, len(chosen))
+        chosen.append(encoded)
+        lines.append(example.line)
+        ends.append(end)
+    return Context(tuple(encoder.context(instruction, chosen)), tuple(lines), tuple(ends))
+
+
+def tokens_hash(tokens: Sequence[int]) -> str:
+    """Hex SHA-256 of token ids: what names a context's content."""
+    return hashlib.sha256(" ".join(map(str, tokens)).encode()).hexdigest()

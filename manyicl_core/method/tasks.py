@@ -36,6 +36,20 @@ class Example(BaseModel):
     trained: bool = True
 
 
+def distinct_labels(labels: list[str]) -> list[str]:
+    """The labels, stripped.
+
+    Raises:
+        ValueError: one is empty, or occurs twice.
+    """
+    stripped = [label.strip() for label in labels]
+    if not all(stripped):
+        raise ValueError("a label is empty; give every label some text")
+    if len(set(stripped)) != len(stripped):
+        raise ValueError("a label occurs twice; list each label once")
+    return stripped
+
+
 class TaskDefinition(BaseModel):
     """The part of a task that a user states; its examples come from files.
 
@@ -64,13 +78,7 @@ class TaskDefinition(BaseModel):
     @field_validator("labels")
     @classmethod
     def _labels_are_distinct(cls, labels: list[str] | None) -> list[str] | None:
-        if labels is None:
-            return None
-        if any(not label.strip() for label in labels):
-            raise ValueError("a label is empty; give every label some text")
-        if len({label.strip() for label in labels}) != len(labels):
-            raise ValueError("a label occurs twice; list each label once")
-        return [label.strip() for label in labels]
+        return None if labels is None else distinct_labels(labels)
 
 
 class Task(BaseModel):

@@ -14,7 +14,16 @@ from manyicl_core.settings import get_settings, required
 RUN_JOB = "manyicl.run_job"
 RUN_EVALUATION = "manyicl.run_evaluation"
 MEASURE = "manyicl.measure"
-QUEUE = "manyicl.jobs"
+BUILD_CONTEXT = "manyicl.hosting.build_context"
+RUN_BATCH = "manyicl.hosting.run_batch"
+
+JOBS_QUEUE = "manyicl.jobs"
+HOSTING_QUEUE = "manyicl.hosting"
+HOSTING_WORKER = "hosting"
+"""What the Celery name of a worker of the hosting queue starts with, before the ``@``."""
+
+_HOSTING_TASKS = f"{HOSTING_QUEUE}.*"
+_JOBS_WORKERS = "celery@*"
 
 _PING_SECONDS = 3.0  # the first answer ends the wait
 # A worker that is busy for longer need not measure for a plan that nobody waits for any more.
@@ -36,7 +45,8 @@ def get_celery() -> Celery:
         # No job waits behind a long one in a busy worker's memory.
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
-        task_default_queue=QUEUE,
+        task_default_queue=JOBS_QUEUE,
+        task_routes={_HOSTING_TASKS: {"queue": HOSTING_QUEUE}},
         task_serializer="json",
         accept_content=["json"],
         worker_hijack_root_logger=False,
@@ -58,8 +68,8 @@ def publish_hint(celery_task: str, id_: str) -> None:
     """Send one hint; with the broker away it is dropped, and the dispatcher finds the work later.
 
     Args:
-        celery_task: ``RUN_JOB`` or ``RUN_EVALUATION``.
-        id_: of the job or the evaluation.
+        celery_task: such as ``RUN_JOB``; its name says which queue.
+        id_: of the row.
     """
     try:
         get_celery().send_task(celery_task, args=[id_])
@@ -71,7 +81,7 @@ def ask_for_measurement(base_model: str, lora: LoraSpec | None) -> bool:
     """Ask a worker to measure how fast it trains; say whether a worker listens at all."""
     celery = get_celery()
     try:
-        if not celery.control.ping(timeout=_PING_SECONDS, limit=1):
+        if not celery.control.ping(timeout=_PING_SECONDS, limit=1, pattern=_JOBS_WORKERS, matcher="glob"):
             return False
         celery.send_task(MEASURE, args=[base_model, lora.model_dump() if lora else None], expires=_ASKED_FOR_SECONDS)
     except (OperationalError, RedisError) as error:
@@ -80,8 +90,8 @@ def ask_for_measurement(base_model: str, lora: LoraSpec | None) -> bool:
     return True
 
 
-def waiting_hints() -> int:
-    """How many hints no worker has taken yet."""
+def waiting_hints(queue: str) -> int:
+    """How many hints of a queue no worker has taken yet."""
     with get_celery().connection_for_read() as connection:
         channel: Any = connection.default_channel  # kombu types only what all its transports share
-        return int(channel.client.llen(QUEUE))
+        return int(channel.client.llen(queue))

@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import openai
@@ -136,6 +137,66 @@ def test_a_streamed_query_gives_the_same_answer(client: OpenAI) -> None:
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == whole.choices[0].message.content
 
 
+def test_several_choices_come_with_the_probabilities_of_their_tokens(client: OpenAI) -> None:
+    options: dict[str, Any] = {
+        "model": BASE_MODEL,
+        "messages": [{"role": "user", "content": "Hello"}],
+        "max_tokens": 6,
+        "n": 3,
+        "seed": 5,
+        "logprobs": True,
+        "top_logprobs": 2,
+    }
+    whole = client.chat.completions.create(**options)
+    assert [choice.index for choice in whole.choices] == [0, 1, 2]
+    texts = [choice.message.content or "" for choice in whole.choices]
+    assert len(set(texts)) > 1
+    for choice in whole.choices:
+        assert choice.logprobs is not None
+        assert choice.logprobs.content is not None
+        for token in choice.logprobs.content:
+            assert token.logprob <= 0
+            assert len(token.top_logprobs) == 2
+            assert token.top_logprobs[0].logprob >= token.top_logprobs[1].logprob
+    streamed, tokens = ["", "", ""], [0, 0, 0]
+    for chunk in client.chat.completions.create(**options, stream=True):
+        [part] = chunk.choices
+        streamed[part.index] += part.delta.content or ""
+        tokens[part.index] += len((part.logprobs and part.logprobs.content) or [])
+    assert streamed == texts
+    assert tokens == [len((choice.logprobs and choice.logprobs.content) or []) for choice in whole.choices]
+
+
+@pytest.mark.parametrize("manyicl", [None, {"context": {"examples": CONTEXT["examples"]}}])
+def test_an_answer_keeps_to_a_json_schema(client: OpenAI, manyicl: Any) -> None:
+    colour = {"type": "object", "properties": {"colour": {"enum": ["red", "dark\nblue"]}}, "required": ["colour"]}
+    schema = {"name": "colour", "strict": True, "schema": {**colour, "additionalProperties": False}}
+    answer = client.chat.completions.create(
+        model=BASE_MODEL,
+        messages=[{"role": "user", "content": "thing 1"}],
+        max_tokens=200,
+        response_format={"type": "json_schema", "json_schema": schema},
+        extra_body={"manyicl": manyicl},
+    )
+    assert json.loads(answer.choices[0].message.content or "") in ({"colour": "red"}, {"colour": "dark\nblue"})
+
+
+def test_the_answer_is_the_most_probable_label_and_tells_how_probable_all_are(client: OpenAI) -> None:
+    answer = ask(client, context=CONTEXT, label_probabilities=True)
+    assert answer.model_extra is not None
+    told = answer.model_extra["manyicl"]["label_probabilities"]
+    assert sum(told.values()) == pytest.approx(1)
+    assert answer.choices[0].message.content == max(told, key=told.get)
+    chunks = client.chat.completions.create(
+        model=BASE_MODEL,
+        messages=[{"role": "user", "content": "thing 9"}],
+        stream=True,
+        extra_body={"manyicl": {"context": CONTEXT, "label_probabilities": True}},
+    )
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert text == answer.choices[0].message.content
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
@@ -148,6 +209,9 @@ def test_a_streamed_query_gives_the_same_answer(client: OpenAI) -> None:
         ({"model": "gpt-99"}, "model"),
         ({"manyicl": {}}, "manyicl"),
         ({"manyicl": {"task": "colour"}}, "manyicl.task"),
+        ({"manyicl": {"context": {}, "label_probabilities": True}}, "manyicl.label_probabilities"),
+        ({"manyicl": {"context": CONTEXT, "label_probabilities": True}, "logprobs": True}, "logprobs"),
+        ({"manyicl": {"context": CONTEXT}, "response_format": {"type": "json_object"}}, "response_format"),
         ({"manyicl": {"context": {"labels": ["one"]}}}, "manyicl.context.labels"),
         ({"manyicl": {"context": {"examples": [{"input": "a"}]}}}, "manyicl.context.examples.0.output"),
         ({"manyicl": {"context": {"examples": [{"input": "w " * 4000, "output": "b"}]}}}, "manyicl.max_shots"),

@@ -115,9 +115,9 @@ def test_up_serves_restarts_its_children_and_keeps_its_data(up: Up) -> None:
         other = str(up.data.parent / "other")
         assert f"port {up.port} is taken" in up.refused("--data-dir", other, "--port", str(up.port))
 
-        for mark in ("api.serve", "manyicl_core.inference", "worker.celery_app"):
+        for mark in ("api.serve", "manyicl_core.inference", "worker.celery_app", "worker.hosting_app"):
             up.child(mark).kill()
-        wait_for(lambda: up.said().count("starting it again") == 3, "three restarts")
+        wait_for(lambda: up.said().count("starting it again") == 4, "four restarts")
         messages = [{"role": "user", "content": "Hello"}]
         wait_for(lambda: _answers(client, str(job.fine_tuned_model), messages), "the engine to answer again")
 
@@ -151,7 +151,7 @@ def test_a_full_disk_is_one_clear_line(up: Up, tmp_path: Path) -> None:
         subprocess.run(["umount", str(small)], check=True)
 
 
-@pytest.mark.parametrize("command", ["api", "worker", "engine", "migrate"])
+@pytest.mark.parametrize("command", ["api", "worker", "hosting", "engine", "migrate"])
 def test_a_process_alone_says_which_setting_it_misses(up: Up, command: str) -> None:
     done = subprocess.run(
         [*COMMAND[:-1], command], env=up.environment, capture_output=True, text=True, timeout=60, check=False

@@ -6,6 +6,9 @@ from pathlib import Path
 from api.app import create_app
 from manyicl_core.answers.classifications import CreateClassification
 from manyicl_core.settings import Settings
+from manyicl_core.store.batches.schemas import CreateBatch
+from manyicl_core.store.contexts.context_object import ContextObject, SelectedObject, TriedObject
+from manyicl_core.store.contexts.options import CreateContext
 from manyicl_core.store.contexts.schemas import ManyiclChat
 from manyicl_core.store.evaluations.options import CreateEvaluation
 from manyicl_core.store.evaluations.schemas import ComparisonObject, ResultObject
@@ -21,8 +24,17 @@ def test_every_setting_is_documented() -> None:
 
 
 def test_every_option_is_documented() -> None:
-    options = (ManyiclOptions, LoraOptions, OptimizerOptions, ValidationOptions, CreateEvaluation, ManyiclChat)
-    for model in (*options, CreateClassification, ResultObject, ComparisonObject):
+    options = (ManyiclOptions, LoraOptions, OptimizerOptions, ValidationOptions, CreateEvaluation)
+    hosting = (
+        CreateClassification,
+        CreateBatch,
+        CreateContext,
+        ContextObject,
+        SelectedObject,
+        TriedObject,
+        ManyiclChat,
+    )
+    for model in (*options, *hosting, ResultObject, ComparisonObject):
         assert {name for name in model.model_fields if f"`{name}`" not in API} == set()
 
 

@@ -13,7 +13,7 @@ from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Job
 from tests.jobs import create_job
 from tests.services import Servers, wait_for
-from worker.dispatcher import send_missing_hints
+from worker.dispatcher import JOBS_WORK, send_missing_hints
 
 
 def claim(job_id: str, lease_seconds: float = 60) -> Claim[Job] | None:
@@ -82,9 +82,9 @@ def test_a_job_outlives_every_lost_hint(client: OpenAI) -> None:
         connection.default_channel.client.flushall()
     with transaction() as session:
         assert job_id in claimable_ids(session, Job, 1000)
-    assert send_missing_hints() > 0
-    assert hints.waiting_hints() > 0
-    assert send_missing_hints() == 0, "hints are not sent again while some wait"
+    assert send_missing_hints(hints.JOBS_QUEUE, JOBS_WORK) > 0
+    assert hints.waiting_hints(hints.JOBS_QUEUE) > 0
+    assert send_missing_hints(hints.JOBS_QUEUE, JOBS_WORK) == 0, "hints are not sent again while some wait"
 
 
 def test_a_job_is_accepted_while_the_broker_is_away(client: OpenAI, servers: Servers) -> None:

@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-_Text = Annotated[str, StringConstraints(min_length=1, max_length=100_000, pattern=r"\S")]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=100_000, pattern=r"\S")]
 
 
 class _Strict(BaseModel):
@@ -14,8 +14,8 @@ class _Strict(BaseModel):
 class ContextExample(_Strict):
     """One demonstration."""
 
-    input: _Text
-    output: _Text
+    input: Text
+    output: Text
 
 
 class InlineContext(_Strict):
@@ -25,7 +25,7 @@ class InlineContext(_Strict):
     """
 
     instruction: Annotated[str, StringConstraints(max_length=4000)] = ""
-    labels: Annotated[list[_Text], Field(min_length=2, max_length=1000)] | None = None
+    labels: Annotated[list[Text], Field(min_length=2, max_length=1000)] | None = None
     examples: Annotated[list[ContextExample], Field(max_length=10_000)] = []
 
     @model_validator(mode="after")
@@ -38,18 +38,19 @@ class InlineContext(_Strict):
 
 
 class ManyiclChat(_Strict):
-    """Either ``task``, one of the tasks of a fine-tuned model's job, or a ``context``.
+    """``task``, one of the tasks of a fine-tuned model's job, or a ``context``: a hosted one's id, or inline.
 
+    Neither is needed when the request's model is itself a hosted context.
     With ``label_probabilities`` the answer tells how probable each label of a closed set is.
     """
 
     task: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
-    context: InlineContext | None = None
+    context: InlineContext | Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
     max_shots: Annotated[int, Field(ge=0, le=10_000)] | None = None
     label_probabilities: bool = False
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
-        if (self.task is None) == (self.context is None):
+    def _not_both(self) -> Self:
+        if self.task is not None and self.context is not None:
             raise ValueError("give either task or context")
         return self

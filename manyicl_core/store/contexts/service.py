@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from manyicl_core.base_models.catalog import base_model_folder, context_length
 from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.errors import InvalidRequest, NotFound
-from manyicl_core.method.contexts import draw_context
+from manyicl_core.method.contexts import draw_context, tokens_hash
 from manyicl_core.method.encoding import ANSWER_TEMPLATE, escape_answer
 from manyicl_core.method.tasks import Example, Task
 from manyicl_core.objects import ArtifactStore
@@ -27,6 +27,9 @@ class HostedPrompt:
         shots: demonstrations in the context.
         stop_token: ends the answer.
         labels: the closed set of answers, or None.
+        context_sha256: names the content of the context.
+        context: the id of a hosted context, or None.
+        label_tokens: of a hosted context, the ids of the labels, each with the stop token.
     """
 
     tokens: tuple[int, ...]
@@ -34,28 +37,33 @@ class HostedPrompt:
     shots: int
     stop_token: int
     labels: tuple[str, ...] | None
+    context_sha256: str
+    context: str | None = None
+    label_tokens: list[list[int]] | None = None
 
     @property
     def choices(self) -> list[str] | None:
         """The labels as the model writes them."""
         if self.labels is None:
             return None
-        return [ANSWER_TEMPLATE.format(output=escape_answer(label)) for label in self.labels]
+        return label_texts(self.labels)
 
 
 def hosted_prompts(
     store: ArtifactStore, model: ServedModel, request: ManyiclChat, queries: Sequence[str]
 ) -> list[HostedPrompt]:
-    """The prompts for ``queries`` under the request's task or context, the same one for all.
+    """The prompts for ``queries`` under the request's task or inline context, the same one for all.
 
     Raises:
         NotFound: the model has no such task.
-        InvalidRequest: the context and a query are longer than the model reads.
+        InvalidRequest: there is neither, or the context and a query are longer than the model reads.
     """
+    if request.task is None and request.context is None:
+        raise InvalidRequest("give either task or context", "manyicl")
     encoder = load_encoder(base_model_folder(model.base))
     encoded = [encoder.query(query) for query in queries]
     room = context_length(model.base) - max(map(len, encoded)) - ANSWER_ROOM
-    if request.context is not None:
+    if isinstance(request.context, InlineContext):
         context, shots = _inline_tokens(model, request.context, request.max_shots)
         labels = request.context.labels
     else:
@@ -75,7 +83,13 @@ def hosted_prompts(
             "context_length_exceeded",
         )
     closed = None if labels is None else tuple(dict.fromkeys(label.strip() for label in labels))
-    return [HostedPrompt((*context, *query), len(context), shots, encoder.stop, closed) for query in encoded]
+    digest = tokens_hash(context)
+    return [HostedPrompt((*context, *query), len(context), shots, encoder.stop, closed, digest) for query in encoded]
+
+
+def label_texts(labels: Sequence[str]) -> list[str]:
+    """Labels as the model writes them."""
+    return [ANSWER_TEMPLATE.format(output=escape_answer(label)) for label in labels]
 
 
 def _inline_tokens(model: ServedModel, context: InlineContext, max_shots: int | None) -> tuple[tuple[int, ...], int]:

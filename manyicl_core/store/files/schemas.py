@@ -9,6 +9,7 @@ from manyicl_core.store.tables import File
 UploadPurpose = Literal["fine-tune", "batch", "assistants", "vision", "user_data", "evals"]
 UPLOAD_PURPOSES: tuple[str, ...] = get_args(UploadPurpose)
 RESULTS_PURPOSE = "fine-tune-results"
+BATCH_OUTPUT_PURPOSE = "batch_output"
 
 
 class FileObject(BaseModel):

@@ -36,6 +36,18 @@ def create_file(
                 parse_rows(lines)
         except InvalidDataset as error:
             raise InvalidRequest(f"{filename}: {error}", "file", "invalid_file") from error
+    file = stored_file(store, project_id, path, filename, purpose)
+    session.add(file)
+    session.flush()
+    return file
+
+
+def stored_file(store: ArtifactStore, project_id: str, path: Path, filename: str, purpose: str) -> File:
+    """Store the content at ``path``; the row is the caller's to add.
+
+    Raises:
+        StorageFull: there is no room.
+    """
     file = File(
         id=new_id("file-"),
         project_id=project_id,
@@ -45,8 +57,6 @@ def create_file(
         sha256=sha256_of(path),
     )
     store.put(content_key(file.id), path)
-    session.add(file)
-    session.flush()
     return file
 
 
@@ -82,7 +92,7 @@ def list_files(
 
 
 def delete_file(session: Session, store: ArtifactStore, project_id: str, file_id: str) -> None:
-    """Forget a file; jobs made from it keep their own copy of the examples.
+    """Forget a file; jobs and batches made from it keep their own copy.
 
     Raises:
         NotFound: the project has no such file.

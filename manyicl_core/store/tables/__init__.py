@@ -2,7 +2,9 @@
 
 from manyicl_core.store.tables.api_keys import ApiKey
 from manyicl_core.store.tables.base import Base
+from manyicl_core.store.tables.batches import Batch, BatchChunk
 from manyicl_core.store.tables.checkpoints import Checkpoint
+from manyicl_core.store.tables.contexts import Context
 from manyicl_core.store.tables.evaluations import Evaluation, EvaluationCurve, EvaluationResult, PlainText
 from manyicl_core.store.tables.events import EvaluationEvent, JobEvent
 from manyicl_core.store.tables.files import File
@@ -16,7 +18,10 @@ from manyicl_core.store.tables.projects import Project
 __all__ = [
     "ApiKey",
     "Base",
+    "Batch",
+    "BatchChunk",
     "Checkpoint",
+    "Context",
     "Evaluation",
     "EvaluationCurve",
     "EvaluationEvent",

@@ -1,4 +1,4 @@
-"""The columns of work that one worker at a time holds: jobs and evaluations."""
+"""The columns of work that one worker at a time holds: jobs, evaluations, contexts."""
 
 from datetime import datetime
 

@@ -25,17 +25,23 @@ def read_tasks(
         NotFound: the project has no such file.
         InvalidRequest: a line is wrong, or the files and the definitions do not fit together.
     """
-    training = _read_rows(session, store, project_id, training_file, "training_file")
+    training = read_rows(session, store, project_id, training_file, "training_file")
     validation: list[Row] = []
     if validation_file is not None:
-        validation = _read_rows(session, store, project_id, validation_file, "validation_file")
+        validation = read_rows(session, store, project_id, validation_file, "validation_file")
     try:
         return build_tasks(training, validation, definitions)
     except InvalidDataset as error:
         raise InvalidRequest(str(error), "training_file", "invalid_file") from error
 
 
-def _read_rows(session: Session, store: ArtifactStore, project_id: str, file_id: str, param: str) -> list[Row]:
+def read_rows(session: Session, store: ArtifactStore, project_id: str, file_id: str, param: str) -> list[Row]:
+    """The lines of one file.
+
+    Raises:
+        NotFound: the project has no such file.
+        InvalidRequest: a line is wrong.
+    """
     file = get_file(session, project_id, file_id, param)
     with fetched(store, content_key(file.id)) as path, path.open("rb") as lines:
         try:

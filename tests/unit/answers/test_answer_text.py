@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manyicl_core.answers.answer_text import AnswerText, PlainText
+from manyicl_core.answers.answer_text import AnswerText, JsonText, PlainText
 from manyicl_core.method.encoding import ANSWER_TEMPLATE, escape_answer, unescape_answer
 
 _tricky = st.text(alphabet="\\n\n ab", max_size=20) | st.text(max_size=20)
@@ -24,6 +24,11 @@ def test_an_answer_of_the_encoder_comes_back(answer: str, data: st.DataObject):
     cuts = sorted(data.draw(st.lists(st.integers(0, len(written)), max_size=4)))
     pieces = [written[start:end] for start, end in zip([0, *cuts], [*cuts, len(written)], strict=True)]
     assert streamed(AnswerText(), pieces) == answer.strip()
+
+
+@given(st.lists(_tricky, max_size=8))
+def test_json_passes_without_the_space_before_it(pieces: list[str]):
+    assert streamed(JsonText(), pieces) == "".join(pieces).lstrip()
 
 
 @given(st.lists(_tricky, max_size=8))

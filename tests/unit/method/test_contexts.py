@@ -67,3 +67,14 @@ def test_a_closed_label_set_is_shown_in_balance_and_free_text_as_drawn():
     closed = task_of(pairs_, labels=["rare", "common"])
     shown = bytes(draw_context(BYTES, closed.definition, closed.demonstrations, 4, 10_000).tokens).decode()
     assert shown.count("Output: rare\n") == shown.count("Output: common\n") == 2
+
+
+@given(pairs, instructions, seeds)
+def test_a_context_tells_where_each_of_its_demonstrations_ends_and_which_they_are(pairs_, instruction, seed):
+    task = task_of(pairs_, instruction=instruction)
+    context = draw_context(BYTES, task.definition, task.demonstrations, 100, 10_000, seed)
+    order = order_of(task, seed)
+    assert list(context.lines) == [task.demonstrations[index].line for index in order]
+    for shots, end in enumerate(context.ends):
+        fewer = draw_context(BYTES, task.definition, task.demonstrations, shots, 10_000, seed)
+        assert context.tokens[:end] == fewer.tokens

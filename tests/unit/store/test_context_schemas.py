@@ -17,10 +17,14 @@ def test_a_task_or_a_context_is_given():
     assert (context.instruction, context.labels, context.examples[0].output) == ("", None, "parcel")
 
 
-@pytest.mark.parametrize("body", [{}, {"task": "sort", "context": {"examples": [EXAMPLE]}}])
-def test_neither_and_both_are_refused(body: dict[str, Any]):
+def test_a_context_may_be_the_id_of_a_hosted_one():
+    assert ManyiclChat.model_validate({"context": "ctx_a", "max_shots": 3}).context == "ctx_a"
+
+
+@pytest.mark.parametrize("context", ["ctx_a", {"examples": [EXAMPLE]}])
+def test_both_are_refused(context: Any):
     with pytest.raises(ValidationError, match="either task or context"):
-        ManyiclChat.model_validate(body)
+        ManyiclChat.model_validate({"task": "sort", "context": context})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,51 @@
+"""Contexts: create, list, retrieve, delete."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from api.dependencies import ArtifactsDep, CallerDep
+from api.routes.lists import ListObject, list_object
+from manyicl_core.store.contexts import hosting
+from manyicl_core.store.contexts.context_object import ContextDeleted, ContextObject, context_object
+from manyicl_core.store.contexts.options import CreateContext
+from manyicl_core.store.hints import BUILD_CONTEXT, publish_hint
+from manyicl_core.store.session import transaction
+
+router = APIRouter(prefix="/contexts", tags=["contexts"])
+
+
+@router.post("")
+def create_context(caller: CallerDep, artifacts: ArtifactsDep, body: CreateContext) -> ContextObject:
+    """Check model, examples and options, and queue a context."""
+    with transaction() as session:
+        context = hosting.create_context(session, artifacts, caller.project_id, body)
+    # After the commit: a worker that gets the hint must find the row.
+    publish_hint(BUILD_CONTEXT, context.id)
+    return context_object(context)
+
+
+@router.get("")
+def list_contexts(
+    caller: CallerDep, after: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 20
+) -> ListObject[ContextObject]:
+    """The project's contexts, newest first."""
+    with transaction() as session:
+        page = hosting.list_contexts(session, caller.project_id, after, limit)
+    return list_object([context_object(row) for row in page.rows], page.has_more)
+
+
+@router.get("/{context_id}")
+def retrieve_context(caller: CallerDep, context_id: str) -> ContextObject:
+    """One context."""
+    with transaction() as session:
+        return context_object(hosting.get_context(session, caller.project_id, context_id))
+
+
+@router.delete("/{context_id}")
+def delete_context(caller: CallerDep, artifacts: ArtifactsDep, context_id: str) -> ContextDeleted:
+    """Delete a context and all that is kept of it."""
+    with transaction() as session:
+        hosting.expire_context(session, caller.project_id, context_id)
+    hosting.remove_expired(artifacts)
+    return ContextDeleted(id=context_id)

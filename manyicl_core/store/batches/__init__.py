@@ -1,0 +1,1 @@
+"""Batches: files of requests, answered when the engine has time for them."""

@@ -1,0 +1,156 @@
+"""The lines of a batch's input file: one request each, checked before anything is answered."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from manyicl_core.errors import UserError
+from manyicl_core.store.batches.schemas import LineProblem
+
+MAX_REQUESTS = 50_000
+MAX_LINE_BYTES = 4_000_000
+_REPORTED = 100
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    custom_id: Annotated[str, StringConstraints(min_length=1, max_length=512)]
+    method: Literal["POST"]
+    url: str
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRequest:
+    """One request of the file, under the name that its client gave it."""
+
+    custom_id: str
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedFile:
+    """What a file holds.
+
+    Attributes:
+        total: its requests.
+        model: the one that they all name, or None.
+        problems: the first of what is wrong, in the order of the lines; empty: all is well.
+    """
+
+    total: int
+    model: str | None
+    problems: list[LineProblem]
+
+
+def read_requests(path: Path) -> Iterator[BatchRequest]:
+    """The requests of a checked file, in its order."""
+    for _, line in _numbered_lines(path):
+        content = json.loads(line)
+        yield BatchRequest(content["custom_id"], content["body"])
+
+
+def check_file(path: Path, endpoint: str, check_body: Callable[[dict[str, Any]], None]) -> CheckedFile:
+    """Read every line.
+
+    Args:
+        path: the file.
+        endpoint: what every request's ``url`` must be.
+        check_body: raises ``UserError`` for a body that the endpoint would refuse unread.
+    """
+    problems: list[LineProblem] = []
+    seen: dict[str, int] = {}
+    models: set[str] = set()
+    total = 0
+    for number, line in _numbered_lines(path):
+        total += 1
+        if total > MAX_REQUESTS:
+            too_many = f"the file holds more than {MAX_REQUESTS} requests; split it into several batches"
+            problems.append(LineProblem(code="too_many_requests", line=number, message=too_many, param=None))
+            break
+        try:
+            models.add(_check_line(line, number, endpoint, check_body, seen))
+        except UserError as error:
+            code = error.code or "invalid_request"
+            param = None if error.param is None else _storable(error.param)
+            problems.append(LineProblem(code=code, line=number, message=_storable(error.message), param=param))
+    if total == 0:
+        empty = "the file holds no request; write one JSON object a line"
+        problems.append(LineProblem(code="empty_file", line=None, message=empty, param=None))
+    if len(problems) > _REPORTED:
+        more = f"{len(problems) - _REPORTED} more lines are wrong; correct these first"
+        problems[_REPORTED:] = [LineProblem(code="more_errors", line=None, message=more, param=None)]
+    return CheckedFile(total, models.pop() if len(models) == 1 else None, problems)
+
+
+def _check_line(
+    line: bytes, number: int, endpoint: str, check_body: Callable[[dict[str, Any]], None], seen: dict[str, int]
+) -> str:
+    """Refuse a wrong line; give the model that a right one names."""
+    request = _parse(line)
+    if request.url != endpoint:
+        raise UserError(
+            f"url: {request.url!r} is not the batch's endpoint; write {endpoint!r}", "url", "mismatched_endpoint"
+        )
+    if (first := seen.setdefault(request.custom_id, number)) != number:
+        raise UserError(
+            f"custom_id: {request.custom_id!r} is line {first}'s already; give each request its own",
+            "custom_id",
+            "duplicate_custom_id",
+        )
+    if request.body.get("stream"):
+        raise UserError("body.stream: a batch has nobody to stream to; remove it", "body.stream", "invalid_request")
+    try:
+        check_body(request.body)
+    except UserError as error:
+        param = "body" if error.param is None else f"body.{error.param}"
+        message = f"body.{error.message}" if error.param and error.message.startswith(error.param) else error.message
+        raise UserError(message, param, error.code) from error
+    return str(request.body["model"])
+
+
+def _parse(line: bytes) -> _Line:
+    if len(line) > MAX_LINE_BYTES:
+        raise UserError(f"{len(line)} bytes; a line may have {MAX_LINE_BYTES}", code="line_too_long")
+    try:
+        content = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        raise UserError("not UTF-8; save the file as UTF-8", code="invalid_json_line") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"invalid JSON ({error}); write one JSON object a line", code="invalid_json_line") from error
+    if not isinstance(content, dict):
+        raise UserError("not a JSON object; write one a line", code="invalid_json_line")
+    try:
+        return _Line.model_validate(content)
+    except ValidationError as error:
+        raise body_error(error) from error
+
+
+def body_error(error: ValidationError) -> UserError:
+    """The first thing that pydantic finds wrong, named by its field."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return UserError(f"{field}: this field is required", field, "missing_required_parameter")
+    if first["type"] == "extra_forbidden":
+        return UserError(f"{field!r}: unknown field; remove it", field, "unknown_parameter")
+    return UserError(f"{field}: {first['msg'].removeprefix('Value error, ')}", field or None, "invalid_request")
+
+
+def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, each with its number from 1."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if text.strip():
+                yield number, text
+
+
+def _storable(text: str) -> str:
+    """With escapes for what the database cannot hold: NUL and lone surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")

@@ -1,0 +1,116 @@
+"""Create, find and cancel batches: what the api asks for."""
+
+from datetime import timedelta
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from manyicl_core.errors import Conflict, InvalidRequest, NotFound
+from manyicl_core.ids import new_id
+from manyicl_core.objects import ArtifactStore
+from manyicl_core.store.batches.results import delete_work_files, input_key
+from manyicl_core.store.batches.schemas import CreateBatch, batch_status
+from manyicl_core.store.files.service import content_key, get_file
+from manyicl_core.store.job_states import CANCELLED, FINAL, QUEUED
+from manyicl_core.store.leases import request_cancel
+from manyicl_core.store.pages import Page, fetch_page
+from manyicl_core.store.tables import Batch
+
+MAX_INPUT_BYTES = 200 * 1024 * 1024
+_WINDOW = timedelta(hours=24)
+
+
+def create_batch(session: Session, store: ArtifactStore, project_id: str, request: CreateBatch) -> Batch:
+    """Put a file of requests into the queue. A worker checks its lines.
+
+    The batch keeps a copy of the file, which may be deleted at once.
+
+    Raises:
+        NotFound: the file does not exist.
+        InvalidRequest: it is too large or was uploaded for something else, or a field is wrong.
+    """
+    if request.output_expires_after is not None:
+        raise InvalidRequest(
+            "output_expires_after: files do not expire here; delete them when you are done", "output_expires_after"
+        )
+    file = get_file(session, project_id, request.input_file_id, "input_file_id")
+    if file.purpose != "batch":
+        raise InvalidRequest(
+            f"input_file_id: {file.id} was uploaded with the purpose {file.purpose!r}; upload it with 'batch'",
+            "input_file_id",
+        )
+    if file.bytes > MAX_INPUT_BYTES:
+        raise InvalidRequest(
+            f"input_file_id: the file has {file.bytes} bytes and a batch may have {MAX_INPUT_BYTES}; "
+            "split it into several batches",
+            "input_file_id",
+        )
+    batch = Batch(
+        id=new_id("batch_"),
+        project_id=project_id,
+        state=QUEUED,
+        endpoint=request.endpoint,
+        completion_window=request.completion_window,
+        input_file=file.id,
+        labels=request.metadata or {},
+        expires_at=func.now() + _WINDOW,
+    )
+    try:
+        store.copy(content_key(file.id), input_key(batch.id))
+    except FileNotFoundError as error:
+        raise NotFound("file", file.id, "input_file_id") from error
+    session.add(batch)
+    session.flush()
+    session.refresh(batch)
+    return batch
+
+
+def get_batch(session: Session, project_id: str, batch_id: str, param: str | None = None) -> Batch:
+    """One batch of the project.
+
+    Raises:
+        NotFound: the project has no such batch.
+    """
+    batch = session.scalar(select(Batch).where(Batch.id == batch_id, Batch.project_id == project_id))
+    if batch is None:
+        raise NotFound("batch", batch_id, param)
+    return batch
+
+
+def list_batches(session: Session, project_id: str, after: str | None, limit: int) -> Page[Batch]:
+    """A page of batches, newest first."""
+    cursor = None
+    if after is not None:
+        last = get_batch(session, project_id, after, "after")
+        cursor = (last.created_at, last.id)
+    query = select(Batch).where(Batch.project_id == project_id)
+    return fetch_page(session, query, (Batch.created_at, Batch.id), cursor, limit)
+
+
+def cancel_batch(session: Session, project_id: str, batch_id: str) -> Batch:
+    """Cancel a waiting batch at once, or ask a running one's worker to stop; what is answered stays.
+
+    Raises:
+        NotFound: the project has no such batch.
+        Conflict: it is over.
+    """
+    batch = get_batch(session, project_id, batch_id)
+    request_cancel(session, batch)
+    session.refresh(batch)
+    if batch.state in FINAL and batch.state != CANCELLED:
+        raise Conflict(
+            f"The batch is over ({batch_status(batch)}); only a waiting or running one can be cancelled", None
+        )
+    return batch
+
+
+def forget_work_files(store: ArtifactStore, batch: Batch) -> None:
+    """Delete what only a running batch needs, once it is over."""
+    if batch.state in FINAL:
+        delete_work_files(store, batch.id)
+
+
+def seconds_left(session: Session, batch_id: str) -> float:
+    """How long the completion window is still open, by the database's clock."""
+    query = select(func.extract("epoch", Batch.expires_at - func.now())).where(Batch.id == batch_id)
+    return float(session.execute(query).scalar_one())

@@ -1,0 +1,136 @@
+"""Create, find and delete hosted contexts: what the api asks for."""
+
+from datetime import timedelta
+
+from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy.orm import Session
+
+from manyicl_core.base_models.catalog import BaseModelEntry, base_model_folder, context_length, is_pulled
+from manyicl_core.errors import InvalidRequest, NotFound, Unavailable
+from manyicl_core.ids import new_id
+from manyicl_core.objects import ArtifactStore
+from manyicl_core.store.contexts.compiled import delete_objects, put_source
+from manyicl_core.store.contexts.options import CreateContext
+from manyicl_core.store.contexts.service import ANSWER_ROOM
+from manyicl_core.store.contexts.sources import source_task
+from manyicl_core.store.job_states import QUEUED
+from manyicl_core.store.models.service import ServedModel, served_model
+from manyicl_core.store.pages import Page, fetch_page
+from manyicl_core.store.session import transaction
+from manyicl_core.store.tables import Context
+
+CONTEXT_PREFIX = "ctx_"
+
+QUERY_ROOM = 256
+"""Tokens that every context leaves for a query."""
+
+_REMOVED_AT_ONCE = 100
+
+
+def create_context(session: Session, store: ArtifactStore, project_id: str, request: CreateContext) -> Context:
+    """Check everything and queue a context.
+
+    Raises:
+        InvalidRequest: a field or a line of a file is wrong.
+        NotFound: the model or the file does not exist.
+        Unavailable: the base model is not on this machine.
+    """
+    model = served_model(session, project_id, request.model)
+    if not is_pulled(base_model_folder(model.base)):
+        raise Unavailable(f"{model.base.id} is not on this machine yet; run `manyicl models pull`", "model")
+    max_tokens = _token_budget(model, request.max_tokens)
+    task = source_task(session, store, project_id, model, request)
+    seconds = None if request.expires_after is None else request.expires_after.seconds
+    context = Context(
+        id=new_id(CONTEXT_PREFIX),
+        project_id=project_id,
+        state=QUEUED,
+        expires_at=None if seconds is None else func.now() + timedelta(seconds=seconds),
+        name=request.name,
+        model=request.model,
+        base_model=model.base.id,
+        weights_sha256=model.weights_sha256,
+        task=None if request.examples is not None else task.definition.name,
+        file=request.file,
+        examples=len(task.demonstrations),
+        instruction=task.definition.instruction,
+        labels=task.definition.labels,
+        max_shots=request.max_shots,
+        max_tokens=max_tokens,
+        selection=request.selection or ("random" if task.definition.labels is None else "balanced"),
+        seed=request.seed,
+        annotations=request.metadata or {},
+    )
+    # The examples first: a row never points at nothing.
+    put_source(store, context.id, task)
+    session.add(context)
+    session.flush()
+    session.refresh(context)
+    return context
+
+
+def _token_budget(model: ServedModel, asked: int | None) -> int:
+    """As asked; otherwise a training sequence of the model, or what leaves room for a query."""
+    longest = _longest(model.base)
+    if asked is None:
+        return min(model.trained_tokens, longest)
+    if asked > longest:
+        raise InvalidRequest(
+            f"max_tokens: {asked}; a context of {model.base.id} may have {longest} tokens, so that a query and its "
+            "answer fit beside it",
+            "max_tokens",
+        )
+    return asked
+
+
+def _longest(base: BaseModelEntry) -> int:
+    return context_length(base) - ANSWER_ROOM - QUERY_ROOM
+
+
+def get_context(session: Session, project_id: str, context_id: str, param: str | None = None) -> Context:
+    """One context of the project.
+
+    Raises:
+        NotFound: the project has no such context, or it has expired.
+    """
+    query = select(Context).where(Context.id == context_id, Context.project_id == project_id, _is_alive())
+    context = session.scalar(query)
+    if context is None:
+        raise NotFound("context", context_id, param)
+    return context
+
+
+def list_contexts(session: Session, project_id: str, after: str | None, limit: int) -> Page[Context]:
+    """A page of contexts, newest first."""
+    cursor = None
+    if after is not None:
+        last = get_context(session, project_id, after, "after")
+        cursor = (last.created_at, last.id)
+    query = select(Context).where(Context.project_id == project_id, _is_alive())
+    return fetch_page(session, query, (Context.created_at, Context.id), cursor, limit)
+
+
+def expire_context(session: Session, project_id: str, context_id: str) -> None:
+    """End a context now; ``remove_expired`` then takes it away, also if this process does not live to do so.
+
+    Raises:
+        NotFound: the project has no such context.
+    """
+    get_context(session, project_id, context_id).expires_at = session.scalar(select(func.now()))
+
+
+def remove_expired(store: ArtifactStore) -> None:
+    """Take away what has expired, objects and rows; call it after the transaction of ``expire_context``."""
+    with transaction() as session:
+        expired = session.scalars(select(Context.id).where(~_is_alive()).limit(_REMOVED_AT_ONCE)).all()
+    for context_id in expired:
+        with transaction() as session:
+            row = session.scalar(select(Context).where(Context.id == context_id).with_for_update(skip_locked=True))
+            if row is not None:
+                # Under the row's lock: a worker that has just chosen waits, finds no row and writes nothing.
+                delete_objects(store, context_id)
+                session.delete(row)
+
+
+def _is_alive() -> ColumnElement[bool]:
+    return or_(Context.expires_at.is_(None), Context.expires_at > func.now())

@@ -1,0 +1,92 @@
+"""Where a context's examples come from: a job's task, a file, or the request itself."""
+
+from collections.abc import Iterator
+
+from sqlalchemy.orm import Session
+
+from manyicl_core.errors import InvalidRequest
+from manyicl_core.method.dataset import Row
+from manyicl_core.method.tasks import Example, Task, TaskDefinition
+from manyicl_core.objects import ArtifactStore
+from manyicl_core.store.contexts.options import CreateContext
+from manyicl_core.store.models.service import ServedModel
+from manyicl_core.store.tasks.datasets import load_dataset
+from manyicl_core.store.tasks.files import read_rows
+
+_PASTED = "examples"
+
+
+def source_task(
+    session: Session, store: ArtifactStore, project_id: str, model: ServedModel, request: CreateContext
+) -> Task:
+    """The task that a context shows, with all examples to choose from; ``line`` names an example.
+
+    Raises:
+        InvalidRequest: there is not exactly one source, it has no such task, or an output is no label.
+        NotFound: the project has no such file.
+    """
+    _check_one_source(request)
+    if request.examples is not None:
+        task = _pasted_task(request)
+    elif request.file is not None:
+        task = _task_of_file(read_rows(session, store, project_id, request.file, "file"), request.task)
+    else:
+        assert request.task is not None
+        task = _task_of_model(store, model, request.task)
+    changes: dict[str, object] = {}
+    if request.instruction is not None:
+        changes["instruction"] = request.instruction
+    if request.labels is not None:
+        changes |= {"labels": request.labels, "metric": "accuracy"}
+    task = Task(definition=task.definition.model_copy(update=changes), demonstrations=task.demonstrations)
+    if problem := next(_label_problems(task, request), None):
+        raise problem
+    return task
+
+
+def _check_one_source(request: CreateContext) -> None:
+    if request.examples is not None and request.file is not None:
+        raise InvalidRequest("examples and file exclude each other; give one of them", "file")
+    if request.examples is not None and request.task is not None:
+        raise InvalidRequest("pasted examples are one task; leave task out", "task")
+    if request.examples is None and request.file is None and request.task is None:
+        raise InvalidRequest("give examples, a file, or a task of the model's job", "examples")
+
+
+def _pasted_task(request: CreateContext) -> Task:
+    examples = [
+        Example(input=example.input, output=example.output, line=position)
+        for position, example in enumerate(request.examples or [])
+    ]
+    return Task(definition=TaskDefinition(name=_PASTED, metric="f1"), demonstrations=examples)
+
+
+def _task_of_file(rows: list[Row], name: str | None) -> Task:
+    names = list(dict.fromkeys(row.task for row in rows))
+    told = ", ".join(names[:20])
+    if name is None and len(names) > 1:
+        raise InvalidRequest(f"the file has the tasks {told}; name one of them", "task")
+    if name is not None and name not in names:
+        raise InvalidRequest(f"the file has no task {name!r}; its tasks are {told}", "task")
+    own = [row for row in rows if name in (None, row.task)]
+    definition = TaskDefinition(name=own[0].task, instruction=own[0].instruction or "", metric="f1")
+    return Task(definition=definition, demonstrations=[row.example for row in own])
+
+
+def _task_of_model(store: ArtifactStore, model: ServedModel, name: str) -> Task:
+    if model.dataset is None:
+        raise InvalidRequest("a base model has no tasks of its own; give examples or a file", "task")
+    tasks = {task.definition.name: task for task in load_dataset(store, model.dataset)}
+    if name not in tasks:
+        raise InvalidRequest(f"the model has no task {name!r}; its tasks are {', '.join(list(tasks)[:20])}", "task")
+    return tasks[name]
+
+
+def _label_problems(task: Task, request: CreateContext) -> Iterator[InvalidRequest]:
+    labels = set(task.definition.labels or [])
+    for example in task.demonstrations if labels else []:
+        if example.output.strip() not in labels:
+            where, field = f"line {example.line}", "labels"
+            if request.examples is not None:
+                where = field = f"examples.{example.line}.output"
+            yield InvalidRequest(f"{where}: {example.output[:60]!r} is not a label; correct it or add the label", field)

@@ -1,0 +1,54 @@
+"""Many inputs at once, each with a label and the probability of all."""
+
+from typing import Any
+
+import openai
+import pytest
+from openai import OpenAI
+
+from tests.api.test_chat import CONTEXT
+from tests.services import BASE_MODEL
+
+
+def classify(client: OpenAI, **body: Any) -> Any:
+    return client.post("/classifications", body={"model": BASE_MODEL, **body}, cast_to=object)
+
+
+def test_every_input_gets_its_label_as_if_it_were_alone(client: OpenAI) -> None:
+    inputs = [f"thing {n}" for n in range(70)]
+    answer = classify(client, input=inputs, manyicl={"context": CONTEXT})
+    assert [entry["index"] for entry in answer["data"]] == list(range(70))
+    for entry in answer["data"]:
+        assert set(entry["probabilities"]) == {"red", "dark blue"}
+        assert sum(entry["probabilities"].values()) == pytest.approx(1)
+        assert entry["probability"] == max(entry["probabilities"].values())
+        assert 0 < entry["label_mass"] <= 1
+    assert answer["usage"]["prompt_tokens"] > 70 * answer["manyicl"]["context_tokens"]
+    alone = classify(client, input=inputs[69], manyicl={"context": CONTEXT})
+    assert alone["data"][0]["probabilities"] == pytest.approx(answer["data"][69]["probabilities"], abs=1e-3)
+    chat = client.chat.completions.create(
+        model=BASE_MODEL,
+        messages=[{"role": "user", "content": inputs[69]}],
+        extra_body={"manyicl": {"context": CONTEXT, "label_probabilities": True}},
+    )
+    assert chat.choices[0].message.content == answer["data"][69]["label"]
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "remedy"),
+    [
+        ({"input": "a"}, "manyicl", "name a task"),
+        ({"input": "a", "manyicl": {"context": {"examples": CONTEXT["examples"]}}}, "manyicl", "labels"),
+        ({"input": [], "manyicl": {"context": CONTEXT}}, "input", ""),
+        ({"input": ["a", " "], "manyicl": {"context": CONTEXT}}, "input.1", ""),
+        ({"input": ["w"] * 2049, "manyicl": {"context": CONTEXT}}, "input", "2048"),
+        ({"input": ["w " * 900] * 300, "manyicl": {"context": CONTEXT}}, "input", "send fewer"),
+        ({"input": ["a"], "manyicl": {"context": CONTEXT}, "top_p": 1}, "top_p", "remove"),
+    ],
+)
+def test_what_cannot_be_classified_is_refused_with_the_remedy(
+    client: OpenAI, body: dict[str, Any], param: str, remedy: str
+) -> None:
+    with pytest.raises(openai.BadRequestError, match=remedy) as refused:
+        classify(client, **body)
+    assert refused.value.param == param

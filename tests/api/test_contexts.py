@@ -1,0 +1,221 @@
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from openai import OpenAI
+from sqlalchemy import func, update
+
+from manyicl_core.ids import new_id
+from manyicl_core.method.encoding import template_hash
+from manyicl_core.objects import ArtifactStore, open_store, put_weights
+from manyicl_core.settings import get_settings
+from manyicl_core.store.contexts.hosting import remove_expired
+from manyicl_core.store.projects.service import create_key, get_or_create_project
+from manyicl_core.store.session import transaction
+from manyicl_core.store.tables import Context, Job, Model
+from tests.contexts import EXAMPLES, PASTED, ask, create_context, delete_context, get_context, told
+from tests.jobs import create_job, example_lines, upload
+from tests.services import BASE_MODEL
+from tests.unit.random_adapter import save_random_adapter
+from worker.context_building import build_context
+
+
+def artifacts() -> ArtifactStore:
+    return open_store(str(get_settings().storage_url))
+
+
+def kept(context_id: str) -> list[str]:
+    """The names of the objects that are kept of a context."""
+    return artifacts().names(f"contexts/{context_id}")
+
+
+def test_pasted_examples_become_a_model_that_goes_when_it_is_deleted(client: OpenAI, installation: str) -> None:
+    created = create_context(client, **PASTED, name="colours", metadata={"team": "a"})
+    context_id = created["id"]
+    assert context_id.startswith("ctx_")
+    assert (created["object"], created["status"], created["shots"]) == ("context", "queued", None)
+    assert (created["examples"], created["selection"], created["expires_at"]) == (10, "balanced", None)
+    assert get_context(client, context_id) == created
+
+    with pytest.raises(openai.InternalServerError) as early:
+        ask(client, context_id)
+    assert (early.value.status_code, early.value.code) == (503, "context_not_ready")
+    assert 0 < int(early.value.response.headers["retry-after-ms"]) <= 1000
+
+    build_context(context_id)
+    context = get_context(client, context_id)
+    assert context["status"] == "succeeded", context["error"]
+    assert (context["shots"], sorted(context["demonstrations"])) == (10, list(range(10)))
+    assert context["bytes"] == context["tokens"] * 2 * 2 * 2 * 16 * 4  # keys and values, layers, heads, size, float32
+    assert (context["selected"]["selection"], context["metadata"]) == ("balanced", {"team": "a"})
+    assert kept(context_id) == ["1.json"]
+
+    by_id = ask(client, context_id)
+    assert by_id.model == context_id
+    assert by_id.choices[0].message.content in ("red", "dark blue")
+    compiled = {"context": context_id, "shots": 10, "context_tokens": context["tokens"]}
+    assert told(by_id) == compiled | {"cached_tokens": context["tokens"]}, "compiled before the first call"
+    by_name = ask(client, BASE_MODEL, context=context_id)
+    assert told(by_name) == told(by_id)
+    assert by_name.choices[0].message.content == by_id.choices[0].message.content
+    fewer = told(ask(client, context_id, max_shots=4))
+    assert fewer["shots"] == 4
+    assert 0 < fewer["context_tokens"] < context["tokens"]
+    # The same demonstrations inline, in the chosen order: the same prompt, so the same answer.
+    inline = {
+        "instruction": PASTED["instruction"],
+        "labels": PASTED["labels"],
+        "examples": [EXAMPLES[position] for position in context["demonstrations"]],
+    }
+    assert told(ask(client, BASE_MODEL, context=inline)) == told(by_id) | {"context": None}
+
+    for model, manyicl, param in (
+        ("other", {"context": context_id}, "model"),
+        (context_id, {"context": "ctx_other"}, "manyicl"),
+        (context_id, {"task": "colour"}, "manyicl"),
+        ("ctx_other", {}, "model"),
+        (BASE_MODEL, {"context": "ctx_other"}, "manyicl.context"),
+    ):
+        with pytest.raises((openai.BadRequestError, openai.NotFoundError)) as refused:
+            ask(client, model, **manyicl)
+        assert refused.value.param == param
+
+    with transaction() as session:
+        key = create_key(session, get_or_create_project(session, new_id("p")))
+    with OpenAI(base_url=installation, api_key=key, max_retries=0) as stranger:
+        for call in (
+            lambda: get_context(stranger, context_id),
+            lambda: delete_context(stranger, context_id),
+            lambda: ask(stranger, context_id),
+            lambda: ask(stranger, BASE_MODEL, context=context_id),
+        ):
+            with pytest.raises(openai.NotFoundError):
+                call()
+        assert create_context(stranger, **PASTED)["id"] != context_id
+
+    assert delete_context(client, context_id) == {"id": context_id, "object": "context", "deleted": True}
+    for call in (lambda: get_context(client, context_id), lambda: ask(client, context_id)):
+        with pytest.raises(openai.NotFoundError):
+            call()
+    assert kept(context_id) == []
+    with transaction() as session:
+        assert session.get(Context, context_id) is None
+
+
+def test_a_files_task_is_chosen_automatically_and_expires(client: OpenAI) -> None:
+    lines = example_lines(0, 40)
+    body: dict[str, Any] = {"model": BASE_MODEL, "file": upload(client, lines), "labels": ["red", "blue"]}
+    for task, said in (
+        ({}, "colour, sum, parity"),
+        ({"task": "color"}, "no task 'color'"),
+        ({"task": "sum"}, "line 2"),
+    ):
+        with pytest.raises(openai.BadRequestError, match=said):
+            create_context(client, **body, **task)
+    expiry = {"anchor": "created_at", "seconds": 3600}
+    created = create_context(
+        client, **body, task="colour", selection="auto", max_tokens=400, max_shots=8, expires_after=expiry
+    )
+    assert created["expires_at"] == created["created_at"] + 3600
+    assert (created["task"], created["examples"]) == ("colour", 40)
+
+    build_context(created["id"])
+    context = get_context(client, created["id"])
+    assert context["status"] == "succeeded", context["error"]
+    assert all(lines[line - 1]["task"] == "colour" for line in context["demonstrations"])
+    selected = context["selected"]
+    assert (selected["validation_examples"], selected["metric"]) == (10, "accuracy")
+    assert {tried["selection"] for tried in selected["tried"][:3]} == {"balanced", "random", "diverse"}
+    assert context["tokens"] <= 400
+    assert 1 <= context["shots"] <= 8
+
+    with transaction() as session:
+        session.execute(
+            update(Context).where(Context.id == created["id"]).values(expires_at=func.now() - timedelta(seconds=1))
+        )
+    with pytest.raises(openai.NotFoundError):
+        ask(client, created["id"])
+    assert client.get("/contexts", cast_to=dict[str, Any])["data"] == []
+    remove_expired(artifacts())
+    assert kept(created["id"]) == []
+    with transaction() as session:
+        assert session.get(Context, created["id"]) is None
+
+
+def test_a_task_of_a_fine_tuned_model_is_served_by_its_weights(
+    client: OpenAI, tiny_model: Path, tmp_path: Path
+) -> None:
+    weights = put_weights(artifacts(), save_random_adapter(tiny_model, tmp_path / "adapter", 11))
+    job_id = create_job(client, evaluate=False).id
+    model_id = f"ft:{job_id}"
+    with transaction() as session:
+        job = session.get_one(Job, job_id)
+        session.add(
+            Model(
+                id=model_id,
+                project_id=job.project_id,
+                job_id=job_id,
+                base_model=BASE_MODEL,
+                adaptation="lora",
+                weights_sha256=weights,
+                dataset=job.dataset,
+                trained_tokens=128,
+                encoder_version=1,
+                template_hash=template_hash(),
+            )
+        )
+    created = create_context(client, model=model_id, task="colour")
+    assert (created["max_tokens"], created["instruction"], created["labels"]) == (
+        128,
+        "Name the colour.",
+        ["red", "blue"],
+    )
+    build_context(created["id"])
+    by_task, by_context = ask(client, model_id, task="colour"), ask(client, created["id"])
+    assert told(by_context) == told(by_task) | {"context": created["id"]}
+    assert told(by_context)["cached_tokens"] == told(by_context)["context_tokens"] > 0
+    assert by_context.choices[0].message.content == by_task.choices[0].message.content
+
+    client.models.delete(model_id)
+    with pytest.raises(openai.NotFoundError, match=model_id):
+        ask(client, created["id"])
+
+
+def test_a_context_into_which_nothing_fits_fails_and_says_so(client: OpenAI) -> None:
+    context_id = create_context(client, **PASTED, max_tokens=3)["id"]
+    build_context(context_id)
+    failed = get_context(client, context_id)
+    assert (failed["status"], failed["error"]["code"], failed["shots"]) == ("failed", "invalid_data", None)
+    with pytest.raises(openai.ConflictError, match="raise max_tokens"):
+        ask(client, context_id)
+
+
+def test_contexts_are_listed_newest_first_in_pages(client: OpenAI) -> None:
+    made = [create_context(client, **PASTED, seed=seed)["id"] for seed in range(3)]
+    first: Any = client.get("/contexts?limit=2", cast_to=object)
+    assert [row["id"] for row in first["data"]] == made[:0:-1]
+    second: Any = client.get(f"/contexts?limit=2&after={first['last_id']}", cast_to=object)
+    assert ([row["id"] for row in second["data"]], second["has_more"]) == (made[:1], False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"examples": None}, "examples"),
+        ({"file": "file-x"}, "file"),
+        ({"task": "colour"}, "task"),
+        ({"examples": None, "task": "colour"}, "task"),
+        ({"examples": None, "file": "file-x"}, "file"),
+        ({"model": "gpt-99"}, "model"),
+        ({"max_tokens": 2000}, "max_tokens"),
+        ({"labels": ["red", "green"]}, "examples.0.output"),
+        ({"labels": ["red", "red"]}, "labels"),
+        ({"expires_after": {"anchor": "created_at"}}, "expires_after.seconds"),
+    ],
+)
+def test_a_wrong_field_is_named(client: OpenAI, changes: dict[str, Any], param: str) -> None:
+    with pytest.raises((openai.BadRequestError, openai.NotFoundError)) as refused:
+        create_context(client, **PASTED | changes)
+    assert refused.value.param == param

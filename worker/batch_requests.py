@@ -1,0 +1,83 @@
+"""What the requests of a batch are: bodies as the endpoint's route takes them, but never urgent."""
+
+import asyncio
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy.exc import DataError
+
+from manyicl_core.answers.chat_answer import answer_chat
+from manyicl_core.answers.chat_call import chat_call
+from manyicl_core.answers.chat_request import CreateChatCompletion
+from manyicl_core.answers.classifications import CreateClassification, answer_classification, classification_call
+from manyicl_core.answers.prompts import find_target
+from manyicl_core.engines.client import EngineClient
+from manyicl_core.errors import InvalidRequest, UserError
+from manyicl_core.objects import ArtifactStore
+from manyicl_core.store.batches.lines import body_error
+
+BULK_PRIORITY = 1
+"""The engine answers every request of priority 0, the interactive ones, first."""
+
+Body = CreateChatCompletion | CreateClassification
+
+_BODIES: dict[str, type[Body]] = {
+    "/v1/chat/completions": CreateChatCompletion,
+    "/v1/classifications": CreateClassification,
+}
+
+
+class BodyCheck:
+    """Refuses bodies that could not be answered, whatever the engine says; looks once for what many name."""
+
+    def __init__(self, project_id: str, endpoint: str) -> None:
+        self._project_id = project_id
+        self._endpoint = endpoint
+        self._found: dict[tuple[str, str | None], UserError | None] = {}
+
+    def __call__(self, content: dict[str, Any]) -> None:
+        """Check one body.
+
+        Raises:
+            UserError: it is wrong, or its model or context does not exist.
+        """
+        body = _parse(self._endpoint, content)
+        context = None if body.manyicl is None else body.manyicl.context
+        named = (body.model, context if isinstance(context, str) else None)
+        if named not in self._found:
+            self._found[named] = self._find(body)
+        if (error := self._found[named]) is not None:
+            raise error
+
+    def _find(self, body: Body) -> UserError | None:
+        try:
+            find_target(self._project_id, body.model, body.manyicl)
+        except UserError as error:
+            return error if error.retry_after_ms is None else None
+        except DataError:
+            return InvalidRequest("model: a character that cannot be stored, such as NUL; remove it", "model")
+        return None
+
+
+async def answer_body(
+    engine: EngineClient, artifacts: ArtifactStore, project_id: str, endpoint: str, content: dict[str, Any]
+) -> dict[str, Any]:
+    """The answer to one body, which has been checked.
+
+    Raises:
+        UserError: there is none; ``retry_after_ms`` says whether there may be one later.
+    """
+    match _parse(endpoint, content):
+        case CreateChatCompletion() as chat:
+            call = await asyncio.to_thread(chat_call, project_id, artifacts, chat, BULK_PRIORITY)
+            return await answer_chat(engine, call, chat)
+        case CreateClassification() as inputs:
+            scoring = await asyncio.to_thread(classification_call, project_id, artifacts, inputs, BULK_PRIORITY)
+            return await answer_classification(engine, scoring, inputs)
+
+
+def _parse(endpoint: str, content: dict[str, Any]) -> Body:
+    try:
+        return _BODIES[endpoint].model_validate(content)
+    except ValidationError as error:
+        raise body_error(error) from error

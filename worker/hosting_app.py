@@ -1,0 +1,54 @@
+"""The Celery worker of the hosting queue: its tasks, and the dispatcher's thread beside it.
+
+What it does is drawing and encoding and waiting for the engine, several at a time, so threads are
+enough, and nothing of it ever waits behind a training job:
+
+``celery -A worker.hosting_app worker --pool=threads --queues=manyicl.hosting --hostname=hosting@%h``
+"""
+
+from typing import Any
+
+from celery.signals import worker_ready, worker_shutting_down
+
+from manyicl_core.logging import configure_logging
+from manyicl_core.objects import open_store
+from manyicl_core.settings import get_settings, required
+from manyicl_core.store.contexts.hosting import remove_expired
+from manyicl_core.store.hints import BUILD_CONTEXT, HOSTING_QUEUE, RUN_BATCH, get_celery
+from worker.batches import run_batch
+from worker.context_building import build_context
+from worker.dispatcher import HOSTING_WORK, Dispatcher, send_missing_hints
+
+app = get_celery()
+_store = open_store(required(get_settings(), "storage_url"))
+configure_logging("hosting", get_settings().log_json)
+
+
+@app.task(name=BUILD_CONTEXT, ignore_result=True)
+def build_context_task(context_id: str) -> None:
+    """Build the context, if it still waits for a worker."""
+    build_context(context_id)
+
+
+@app.task(name=RUN_BATCH, ignore_result=True)
+def run_batch_task(batch_id: str) -> None:
+    """Answer the batch, if it still waits for a worker."""
+    run_batch(batch_id)
+
+
+def _look() -> None:
+    send_missing_hints(HOSTING_QUEUE, HOSTING_WORK)
+    remove_expired(_store)
+
+
+_dispatcher = Dispatcher(get_settings(), _look)
+
+
+@worker_ready.connect
+def _start_dispatcher(**_: Any) -> None:
+    _dispatcher.start()
+
+
+@worker_shutting_down.connect
+def _stop_dispatcher(**_: Any) -> None:
+    _dispatcher.stop()

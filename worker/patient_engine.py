@@ -1,0 +1,42 @@
+"""Ask the engine, and wait for it while it restarts or has no room: nothing here is in a hurry."""
+
+import asyncio
+import threading
+from typing import Any
+
+import structlog
+
+from manyicl_core.engines.client import EngineClient
+from manyicl_core.errors import DeadlineExceeded, Overloaded, Unavailable, UserError
+from worker.attempt import WorkFailed
+from worker.process import ProcessDied
+
+_PAUSE_SECONDS = 0.5
+_PASSING = (Unavailable, Overloaded, DeadlineExceeded)
+
+_log = structlog.get_logger(__name__)
+
+
+class PatientEngine:
+    """Answers come in the end, or ``stop`` is set."""
+
+    def __init__(self, client: EngineClient, stop: threading.Event) -> None:
+        self._client = client
+        self._stop = stop
+
+    async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a completion.
+
+        Raises:
+            WorkFailed: the engine refuses the request, now and for ever.
+            ProcessDied: the work was lost or cancelled meanwhile.
+        """
+        while not self._stop.is_set():
+            try:
+                return await self._client.complete("/v1/completions", body)
+            except _PASSING as error:
+                _log.warning("engine_away", reason=error.message)
+            except UserError as error:
+                raise WorkFailed("engine_error", f"the engine refuses the context: {error.message}") from error
+            await asyncio.sleep(_PAUSE_SECONDS)
+        raise ProcessDied("stopped while it waited for the engine")
