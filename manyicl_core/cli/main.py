@@ -110,6 +110,7 @@ def hosting(
     from manyicl_core.store.hints import HOSTING_QUEUE, HOSTING_WORKER
 
     _become(
+        passive_threads,
         "celery", "-A", "worker.hosting_app", "worker", "--pool=threads", f"--concurrency={concurrency}",
         f"--queues={HOSTING_QUEUE}", f"--hostname={HOSTING_WORKER}@%h",
         "--without-gossip", "--without-mingle", "--loglevel=warning",
