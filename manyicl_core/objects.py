@@ -105,7 +105,7 @@ def open_store(url: str) -> ArtifactStore:
     if parts.scheme == "file":
         folder = Path(unquote(parts.path))
         folder.mkdir(parents=True, exist_ok=True)
-        return ArtifactStore(LocalStore(str(folder)))
+        return ArtifactStore(LocalStore(str(folder), automatic_cleanup=True))
     return ArtifactStore(from_url(url))
 
 

@@ -29,13 +29,10 @@ def upload_requests(client: OpenAI, lines: list[dict[str, Any]]) -> str:
     return client.files.create(file=("requests.jsonl", content), purpose="batch").id
 
 
-def create_batch(client: OpenAI, lines: list[dict[str, Any]], **fields: Any) -> Batch:
+def create_batch(client: OpenAI, lines: list[dict[str, Any]], endpoint: Any = ENDPOINT, **fields: Any) -> Batch:
     """Upload lines and queue them."""
     return client.batches.create(
-        input_file_id=upload_requests(client, lines),
-        endpoint="/v1/chat/completions",
-        completion_window="24h",
-        **fields,
+        input_file_id=upload_requests(client, lines), endpoint=endpoint, completion_window="24h", **fields
     )
 
 

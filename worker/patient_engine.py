@@ -11,8 +11,7 @@ from manyicl_core.errors import DeadlineExceeded, Overloaded, Unavailable, UserE
 from worker.attempt import WorkFailed
 from worker.process import ProcessDied
 
-_PAUSE_SECONDS = 0.5
-_PASSING = (Unavailable, Overloaded, DeadlineExceeded)
+_PAUSE_MS = 500
 
 _log = structlog.get_logger(__name__)
 
@@ -34,9 +33,12 @@ class PatientEngine:
         while not self._stop.is_set():
             try:
                 return await self._client.complete("/v1/completions", body)
-            except _PASSING as error:
+            except Overloaded as error:
+                pause = error.retry_after_ms or 0
+            except (Unavailable, DeadlineExceeded) as error:
                 _log.warning("engine_away", reason=error.message)
+                pause = _PAUSE_MS
             except UserError as error:
                 raise WorkFailed("engine_error", f"the engine refuses the context: {error.message}") from error
-            await asyncio.sleep(_PAUSE_SECONDS)
+            await asyncio.sleep(pause / 1000)
         raise ProcessDied("stopped while it waited for the engine")

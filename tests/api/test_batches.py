@@ -1,3 +1,4 @@
+import threading
 from typing import Any
 
 import openai
@@ -6,15 +7,19 @@ from openai import OpenAI
 from openai.types import Batch as BatchOfClient
 from sqlalchemy import func, update
 
+from manyicl_core.engines.client import EngineClient
 from manyicl_core.objects import ArtifactStore, open_store
 from manyicl_core.settings import get_settings
 from manyicl_core.store.batches import recorder
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Batch
 from tests.batches import create_batch, request, result_lines, upload_requests
+from tests.contexts import PASTED, create_context
+from tests.fake_engine import USAGE, FakeEngine, refusal, running
 from tests.services import BASE_MODEL
 from worker import batch_answers, batches
 from worker.batches import run_batch
+from worker.context_building import build_context
 
 
 def run(client: OpenAI, batch_id: str) -> BatchOfClient:
@@ -71,6 +76,35 @@ def test_a_batch_lives_from_upload_to_results(client: OpenAI) -> None:
     assert [batch.id for batch in client.batches.list()] == [created.id]
     with pytest.raises(openai.ConflictError, match="completed"):
         client.batches.cancel(created.id)
+
+
+def test_classifications_wait_for_their_context_and_for_a_full_engine(
+    client: OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = create_context(client, **PASTED)
+    body = {"model": context["id"], "input": ["thing 1", "thing 2"]}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/classifications", "body": body}
+    batch = create_batch(client, [line], endpoint="/v1/classifications")
+    scores = {"scores": [[-1.0, -3.0], [-4.0, -2.0]], "usage": USAGE}
+    full = refusal(429, "full", "engine_overloaded", {"retry-after-ms": "1"})
+    fake = FakeEngine(answers=[full, full, scores])
+    build = threading.Thread(target=build_context, args=[context["id"]])
+
+    def open_fake(*_: Any) -> EngineClient:
+        # The lines are checked by now, and the context is only made from here on.
+        build.start()
+        return EngineClient(url)
+
+    with running(fake) as url:
+        monkeypatch.setattr(batches, "open_engines", open_fake)
+        done = run(client, batch.id)
+    build.join()
+    assert done.status == "completed"
+    [result] = result_lines(client, done.output_file_id).values()
+    assert [entry["label"] for entry in result["response"]["body"]["data"]] == ["red", "dark blue"]
+    asked = fake.bodies("/v1/label_scores")
+    assert len(asked) == 3
+    assert {body["priority"] for body in asked} == {1}
 
 
 def test_pages_of_batches_are_newest_first(client: OpenAI) -> None:

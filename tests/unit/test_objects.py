@@ -79,3 +79,15 @@ def test_an_adapter_lies_under_the_hash_of_its_file(tmp_path: Path):
     digest = hashlib.sha256(b"weights").hexdigest()
     assert sha256_of(file) == digest
     assert digest in weights_key(digest)
+
+
+def test_a_folder_goes_with_its_last_object(store: ArtifactStore, tmp_path: Path):
+    for name in ("one", "two"):
+        store.put(f"contexts/a/{name}", b"x")
+    store.delete("contexts/a/one")
+    assert store.names("contexts/a") == ["two"]
+    store.delete("contexts/a/two")
+    assert list((tmp_path / "new folder").iterdir()) == []
+    assert store.names("contexts/a") == []
+    store.put("contexts/a/one", b"y")
+    assert store.get("contexts/a/one") == b"y"
