@@ -12,11 +12,11 @@ import torch
 
 from manyicl_core.inference.adapters import Adapters
 from manyicl_core.inference.answer import Answer
-from manyicl_core.inference.compilation import CHUNK, Compilation
-from manyicl_core.inference.decoding import LONGEST_ROW, Decoder, Row
+from manyicl_core.inference.decoding import Decoder, Row
 from manyicl_core.inference.fair_queue import FairQueue
 from manyicl_core.inference.guides import GrammarGuide, LabelGuide
 from manyicl_core.inference.language_model import LanguageModel
+from manyicl_core.inference.makings import Makings
 from manyicl_core.inference.metrics import ROWS, TOKENS, WAITING
 from manyicl_core.inference.prefix import EMPTY_PREFIX
 from manyicl_core.inference.prefix_store import PrefixKey, PrefixStore
@@ -33,18 +33,14 @@ from manyicl_core.inference.requests import (
     PromptLogprobs,
     Refusal,
 )
-from manyicl_core.inference.scoring import LabelQuery, following_logprobs, label_scores
+from manyicl_core.inference.scoring import LabelQuery, label_scores
 from manyicl_core.inference.text import TextStream
-from manyicl_core.inference.tickets import Making, Ticket
+from manyicl_core.inference.tickets import Ticket
 from manyicl_core.inference.vocabulary import Vocabulary
 from manyicl_core.method.labels import LabelTree
 
 _log = structlog.get_logger(__name__)
 
-_MAKINGS = 2
-"""Prefixes in the making at once: a tenant's many new contexts do not go before another's one."""
-_SHORT_CHUNK = 128
-"""Tokens of a prefix that are compiled while answers wait for their next token."""
 _SCORED_QUERIES = 32
 _SCORED_LABELS = 256
 
@@ -71,7 +67,7 @@ class Engine:
         self._prefixes = prefixes
         self._max_rows = max_rows
         self._waiting: FairQueue[Ticket] = FairQueue()
-        self._makings: deque[Making] = deque()
+        self._makings = Makings(prefixes, self._charge)
         self._scorings: deque[Ticket] = deque()
         self._decoders: dict[LanguageModel, Decoder] = {}
         self._rows: dict[Row, tuple[Ticket, int]] = {}
@@ -107,7 +103,7 @@ class Engine:
         WAITING.set(len(self._waiting))
         worked = bool(self._makings or self._scorings or self._rows)
         if self._makings:
-            self._guarded(self._compile, [self._makings[0].ticket])
+            self._guarded(self._compile, [self._makings.next])
         if self._scorings:
             batch = self._next_scorings()
             self._guarded(lambda: self._score(batch), batch)
@@ -139,11 +135,11 @@ class Engine:
             return False
         # A text of which every token's probability is asked must run as a whole.
         key = None if ticket.echoes else ticket.context_key
-        if key is not None and any(making.key == key for making in self._makings):
+        if key is not None and self._makings.makes(key):
             return False
         if key is not None and not self._stand_behind(ticket, key):
-            return self._make_context(ticket, key)
-        if self._needs_making(ticket) and len(self._makings) >= _MAKINGS:
+            return self._makings.begin_context(ticket, key)
+        if self._makings.is_needed(ticket) and self._makings.is_full:
             self._let_go(ticket)
             return False
         self._go_on(ticket)
@@ -165,36 +161,10 @@ class Engine:
         ticket.held, ticket.prefix, ticket.cached = key, prefix, len(prefix.tokens)
         return True
 
-    def _needs_making(self, ticket: Ticket) -> bool:
-        """Whether what is left of the prompt is too long for a row."""
-        return ticket.echoes or len(ticket.query) > LONGEST_ROW
-
-    def _make_context(self, ticket: Ticket, key: PrefixKey) -> bool:
-        size = len(key.tokens) * self._model.bytes_a_token
-        if size > self._prefixes.budget_bytes:
-            raise OutOfMemory(
-                f"the context takes {size / 2**20:.0f} MiB and all contexts together may take "
-                f"{self._prefixes.budget_bytes / 2**20:.0f}; raise MANYICL_PREFIX_CACHE_BYTES or lower max_shots"
-            )
-        if len(self._makings) >= _MAKINGS or not self._prefixes.set_aside(size):
-            return False
-        assert ticket.model is not None
-        start = self._prefixes.longest_start(key)
-        ticket.cached = len(start.tokens)
-        try:
-            compilation = Compilation(ticket.model, key.tokens, start)
-        except BaseException:
-            self._prefixes.give_back(size)
-            raise
-        self._makings.append(Making(ticket, key, compilation, size))
-        return True
-
     def _go_on(self, ticket: Ticket) -> None:
         """From the context to the query: a long one is made a prefix first, a short one begins its answers."""
-        assert ticket.model is not None
-        if self._needs_making(ticket):
-            tokens = ticket.request.prompt if ticket.echoes else ticket.request.prompt[:-1]
-            self._makings.append(Making(ticket, None, Compilation(ticket.model, tokens, ticket.prefix)))
+        if self._makings.is_needed(ticket):
+            self._makings.begin_rest(ticket)
         elif isinstance(ticket.request, LabelScoring):
             self._scorings.append(ticket)
         else:
@@ -228,52 +198,18 @@ class Engine:
 
     def _adapters_in_use(self) -> set[str | None]:
         busy = [ticket for ticket, _ in self._rows.values()]
-        return {
-            ticket.request.adapter for ticket in [*busy, *self._scorings, *(making.ticket for making in self._makings)]
-        }
+        return {ticket.request.adapter for ticket in [*busy, *self._scorings, *self._makings]}
 
     # Working
 
     def _compile(self) -> None:
-        """A chunk of the first prefix in the making; then the next one's turn comes."""
-        making = self._makings[0]
-        if making.compilation.left:  # else this is its second try to be kept
-            self._run_chunk(making)
-        self._makings.rotate(-1)
-        if not making.compilation.left:
-            self._made(making)
-
-    def _run_chunk(self, making: Making) -> None:
-        ticket = making.ticket
-        done = making.compilation.done
-        states = making.compilation.advance(_SHORT_CHUNK if self._rows else CHUNK)
-        self._charge(ticket, making.compilation.done - done, "compiled")
-        if ticket.echoes:
-            try:
-                self._read_prompt(making, states, done)
-            except BaseException:
-                making.compilation.done = done  # without memory the chunk runs again
-                raise
-
-    def _read_prompt(self, making: Making, states: torch.Tensor, done: int) -> None:
-        request = making.ticket.request
-        assert isinstance(request, Generation)
-        following = request.prompt[done + 1 : done + 1 + len(states)]
-        model = making.ticket.model
-        if following:
-            assert model is not None
-            top = request.sampling.logprobs or 0
-            making.logprobs += following_logprobs(model.language_model, states[: len(following)], following, top)
-
-    def _made(self, making: Making) -> None:
-        ticket, prefix = making.ticket, making.compilation.prefix()
-        if making.key is not None:
-            prefix = self._prefixes.put(making.key, prefix)
-            ticket.held = making.key
-        self._makings.remove(making)
+        finished = self._makings.advance(hurry=bool(self._rows))
+        if finished is None:
+            return
+        ticket, prefix, logprobs = finished
         request = ticket.request
         if isinstance(request, Generation) and request.echo:
-            self._told.append((ticket, PromptLogprobs(tuple(making.logprobs))))
+            self._told.append((ticket, PromptLogprobs(tuple(logprobs))))
             # The last token runs again, as the query whose logits begin the answer.
             ticket.prefix = prefix.start(len(prefix.tokens) - 1)
             self._guarded(lambda: self._write_answers(ticket, request), [ticket])
@@ -349,8 +285,7 @@ class Engine:
     def _sweep(self) -> None:
         """Take out what nobody waits for any more, and what is too late."""
         over = self._waiting.remove(Ticket.is_over)
-        busy = [making.ticket for making in self._makings]
-        busy += [*self._scorings, *dict.fromkeys(ticket for ticket, _ in self._rows.values())]
+        busy = [*self._makings, *self._scorings, *dict.fromkeys(ticket for ticket, _ in self._rows.values())]
         over += [ticket for ticket in busy if ticket.is_over()]
         for ticket in over:
             self._take_out(ticket)
@@ -363,9 +298,7 @@ class Engine:
 
     def _take_out(self, ticket: Ticket) -> None:
         """Of whatever it is in."""
-        for making in [making for making in self._makings if making.ticket is ticket]:
-            self._makings.remove(making)
-            self._prefixes.give_back(making.set_aside)
+        self._makings.take_out(ticket)
         if ticket in self._scorings:
             self._scorings.remove(ticket)
         for row in [row for row, (owner, _) in self._rows.items() if owner is ticket]:

@@ -3,8 +3,6 @@
 import time
 from dataclasses import dataclass, field
 
-from manyicl_core.inference.answer import TokenLogprob
-from manyicl_core.inference.compilation import Compilation
 from manyicl_core.inference.language_model import TunedModel
 from manyicl_core.inference.prefix import EMPTY_PREFIX, Prefix
 from manyicl_core.inference.prefix_store import PrefixKey
@@ -52,19 +50,3 @@ class Ticket:
     def is_over(self) -> bool:
         """Whether nobody waits for the answer any more, or its deadline has passed."""
         return self.cancelled or (self.request.deadline is not None and time.monotonic() > self.request.deadline)
-
-
-@dataclass(slots=True, eq=False)
-class Making:
-    """A prefix in the making for a ticket: its context (with a key), or the rest of a long prompt.
-
-    Attributes:
-        set_aside: bytes of the store's budget.
-        logprobs: of the prompt's tokens so far, for a ticket that echoes.
-    """
-
-    ticket: Ticket
-    key: PrefixKey | None
-    compilation: Compilation
-    set_aside: int = 0
-    logprobs: list[TokenLogprob] = field(default_factory=list)

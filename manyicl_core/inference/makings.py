@@ -1,0 +1,149 @@
+"""Prefixes in the making: contexts, and what is too long of a prompt to be a row."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from manyicl_core.inference.answer import TokenLogprob
+from manyicl_core.inference.compilation import CHUNK, Compilation
+from manyicl_core.inference.decoding import LONGEST_ROW
+from manyicl_core.inference.prefix import Prefix
+from manyicl_core.inference.prefix_store import PrefixKey, PrefixStore
+from manyicl_core.inference.requests import Generation, OutOfMemory
+from manyicl_core.inference.scoring import following_logprobs
+from manyicl_core.inference.tickets import Ticket
+
+_MOST = 2
+"""At once: a tenant's many new contexts do not go before another's one."""
+_SHORT_CHUNK = 128
+"""Tokens that are compiled at a time while answers wait for their next token."""
+
+
+@dataclass(slots=True, eq=False)
+class Making:
+    """A prefix in the making for a ticket: its context (with a key), or the rest of a long prompt.
+
+    Attributes:
+        set_aside: bytes of the store's budget.
+        logprobs: of the prompt's tokens so far, for a ticket that echoes.
+    """
+
+    ticket: Ticket
+    key: PrefixKey | None
+    compilation: Compilation
+    set_aside: int = 0
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+
+
+class Makings:
+    """A few prefixes in the making, a chunk of each in turn; contexts are kept in the store.
+
+    Args:
+        charge: told of the tokens that were compiled for a ticket.
+    """
+
+    def __init__(self, prefixes: PrefixStore, charge: Callable[[Ticket, int, str], None]) -> None:
+        self._prefixes = prefixes
+        self._charge = charge
+        self._makings: deque[Making] = deque()
+
+    def __len__(self) -> int:
+        return len(self._makings)
+
+    def __iter__(self) -> Iterator[Ticket]:
+        return (making.ticket for making in self._makings)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether another prefix has to wait."""
+        return len(self._makings) >= _MOST
+
+    def makes(self, key: PrefixKey) -> bool:
+        """Whether this context is being made."""
+        return any(making.key == key for making in self._makings)
+
+    @staticmethod
+    def is_needed(ticket: Ticket) -> bool:
+        """Whether what is left of the prompt must be a prefix before there is an answer."""
+        return ticket.echoes or len(ticket.query) > LONGEST_ROW
+
+    def begin_context(self, ticket: Ticket, key: PrefixKey) -> bool:
+        """Make a ticket's context; False: not now.
+
+        Raises:
+            OutOfMemory: it is larger than all contexts together may be.
+        """
+        assert ticket.model is not None
+        size = len(key.tokens) * ticket.model.language_model.bytes_a_token
+        if size > self._prefixes.budget_bytes:
+            raise OutOfMemory(
+                f"the context takes {size / 2**20:.0f} MiB and all contexts together may take "
+                f"{self._prefixes.budget_bytes / 2**20:.0f}; raise MANYICL_PREFIX_CACHE_BYTES or lower max_shots"
+            )
+        if self.is_full or not self._prefixes.set_aside(size):
+            return False
+        start = self._prefixes.longest_start(key)
+        ticket.cached = len(start.tokens)
+        try:
+            compilation = Compilation(ticket.model, key.tokens, start)
+        except BaseException:
+            self._prefixes.give_back(size)
+            raise
+        self._makings.append(Making(ticket, key, compilation, size))
+        return True
+
+    def begin_rest(self, ticket: Ticket) -> None:
+        """Make a prefix of all that is left of a prompt, but for the last token if that begins an answer."""
+        assert ticket.model is not None
+        tokens = ticket.request.prompt if ticket.echoes else ticket.request.prompt[:-1]
+        self._makings.append(Making(ticket, None, Compilation(ticket.model, tokens, ticket.prefix)))
+
+    @property
+    def next(self) -> Ticket:
+        """Whose turn it is."""
+        return self._makings[0].ticket
+
+    def advance(self, hurry: bool) -> tuple[Ticket, Prefix, list[TokenLogprob]] | None:
+        """Run a chunk of the first one, a short one in a ``hurry``; then the next one's turn comes.
+
+        Returns:
+            if it is done: whose it was, the prefix, which the ticket now holds if it is kept, and
+            the log-probabilities of its tokens, where the ticket echoes.
+        """
+        making = self._makings[0]
+        if making.compilation.left:  # else this is its second try to be kept
+            self._run_chunk(making, _SHORT_CHUNK if hurry else CHUNK)
+        self._makings.rotate(-1)
+        if making.compilation.left:
+            return None
+        prefix = making.compilation.prefix()
+        if making.key is not None:
+            prefix = self._prefixes.put(making.key, prefix)
+            making.ticket.held = making.key
+        self._makings.remove(making)
+        return making.ticket, prefix, making.logprobs
+
+    def take_out(self, ticket: Ticket) -> None:
+        """Stop what is made for a ticket."""
+        for making in [making for making in self._makings if making.ticket is ticket]:
+            self._makings.remove(making)
+            self._prefixes.give_back(making.set_aside)
+
+    def _run_chunk(self, making: Making, most: int) -> None:
+        ticket, request = making.ticket, making.ticket.request
+        done = making.compilation.done
+        states = making.compilation.advance(most)
+        self._charge(ticket, making.compilation.done - done, "compiled")
+        if not (isinstance(request, Generation) and request.echo):
+            return
+        following = request.prompt[done + 1 : done + 1 + len(states)]
+        if not following:
+            return
+        assert ticket.model is not None
+        top = request.sampling.logprobs or 0
+        try:
+            model = ticket.model.language_model
+            making.logprobs += following_logprobs(model, states[: len(following)], following, top)
+        except BaseException:
+            making.compilation.done = done  # without memory the chunk runs again
+            raise
