@@ -1,8 +1,8 @@
 """The body of ``POST /v1/chat/completions``."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
 
 from manyicl_core.store.contexts.schemas import ManyiclChat
 
@@ -107,11 +107,12 @@ class CreateChatCompletion(_Strict):
     store: Any = None
     user: Any = None
 
-    @model_validator(mode="after")
-    def _top_logprobs_need_logprobs(self) -> Self:
-        if self.top_logprobs is not None and not self.logprobs:
-            raise ValueError("top_logprobs needs logprobs; set logprobs to true")
-        return self
+    @field_validator("top_logprobs")
+    @classmethod
+    def _top_logprobs_need_logprobs(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and not info.data.get("logprobs"):
+            raise ValueError("this needs logprobs; set logprobs to true")
+        return value
 
     def stops(self) -> list[str]:
         """The stop strings, empty ones left out."""

@@ -39,8 +39,8 @@ def test_every_input_gets_its_label_as_if_it_were_alone(client: OpenAI) -> None:
     [
         ({"input": "a"}, "manyicl", "name a task"),
         ({"input": "a", "manyicl": {"context": {"examples": CONTEXT["examples"]}}}, "manyicl", "labels"),
-        ({"input": [], "manyicl": {"context": CONTEXT}}, "input", ""),
-        ({"input": ["a", " "], "manyicl": {"context": CONTEXT}}, "input.1", ""),
+        ({"input": [], "manyicl": {"context": CONTEXT}}, "input", "at least 1"),
+        ({"input": ["a", " "], "manyicl": {"context": CONTEXT}}, "input.1", "pattern"),
         ({"input": ["w"] * 2049, "manyicl": {"context": CONTEXT}}, "input", "2048"),
         ({"input": ["w " * 900] * 300, "manyicl": {"context": CONTEXT}}, "input", "send fewer"),
         ({"input": ["a"], "manyicl": {"context": CONTEXT}, "top_p": 1}, "top_p", "remove"),

@@ -7,6 +7,7 @@ import pytest
 from openai import OpenAI
 from sqlalchemy import func, update
 
+from manyicl_core.answers.classifications import CreateClassification, classification_call
 from manyicl_core.ids import new_id
 from manyicl_core.method.encoding import template_hash
 from manyicl_core.objects import ArtifactStore, open_store, put_weights
@@ -29,6 +30,14 @@ def artifacts() -> ArtifactStore:
 def kept(context_id: str) -> list[str]:
     """The names of the objects that are kept of a context."""
     return artifacts().names(f"contexts/{context_id}")
+
+
+def classified(context_id: str, **body: Any) -> list[dict[str, Any]]:
+    """What the engine is asked to classify two inputs for the context's project."""
+    with transaction() as session:
+        project_id = session.get_one(Context, context_id).project_id
+    request = CreateClassification(input=["thing 1", "thing 2"], **body)
+    return classification_call(project_id, artifacts(), request).bodies
 
 
 def test_pasted_examples_become_a_model_that_goes_when_it_is_deleted(client: OpenAI, installation: str) -> None:
@@ -70,6 +79,9 @@ def test_pasted_examples_become_a_model_that_goes_when_it_is_deleted(client: Ope
         "examples": [EXAMPLES[position] for position in context["demonstrations"]],
     }
     assert told(ask(client, BASE_MODEL, context=inline)) == told(by_id) | {"context": None}
+    assert classified(context_id, model=context_id) == classified(
+        context_id, model=BASE_MODEL, manyicl={"context": inline}
+    )
 
     for model, manyicl, param in (
         ("other", {"context": context_id}, "model"),

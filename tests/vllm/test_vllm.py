@@ -54,8 +54,10 @@ def server(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     command += ["--served-model-name", SERVED, "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
     command += ["--enable-lora", "--max-lora-rank", "16", "--enable-prompt-tokens-details", "--enforce-eager"]
     settings = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+    # What our own environment puts on the path is not the other's.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with log.open("w", encoding="utf-8") as file:
-        process = spawn(command, {**os.environ, **settings}, file, file)
+        process = spawn(command, {**environment, **settings}, file, file)
         try:
             url = f"http://127.0.0.1:{port}"
             wait_for(lambda: process.poll() is not None or answers(url), "vLLM")
@@ -111,7 +113,7 @@ def completion(prompt: Sequence[int], model: str = SERVED, **fields: Any) -> dic
 
 def text_of(model_folder: Path, tokens: Sequence[int]) -> str:
     text: str = Tokenizer.from_file(str(model_folder / "tokenizer.json")).decode(list(tokens))
-    return text
+    return text.rstrip("\ufffd")  # half a character at the end is told as the server likes
 
 
 def test_greedy_answers_are_the_plain_models_whole_and_streamed(
@@ -131,7 +133,8 @@ def test_greedy_answers_are_the_plain_models_whole_and_streamed(
         return texts
 
     for prompt, (whole, streamed) in zip(prompts, asking(server, ask), strict=True):
-        assert whole == streamed == text_of(model_folder, plain_greedy(plain, prompt, 8, {END}))
+        assert whole == streamed
+        assert whole.rstrip("\ufffd") == text_of(model_folder, plain_greedy(plain, prompt, 8, {END}))
 
 
 def test_a_context_is_computed_once_for_each_salt(server: str):
@@ -200,7 +203,7 @@ def test_adapters_are_registered_again_after_they_are_lost_and_go_when_deleted(
         texts = []
         for sha256 in [*made, *made]:
             answer = await client.complete("/v1/completions", completion(prompt, sha256))
-            texts.append(answer["choices"][0]["text"])
+            texts.append(answer["choices"][0]["text"].rstrip("\ufffd"))
             # As a restart: the server forgets, and we do not know.
             httpx2.post(f"{server}/v1/unload_lora_adapter", json={"lora_name": f"manyicl-{sha256}"}).raise_for_status()
         await client.complete("/v1/completions", completion(prompt, next(iter(made))))
