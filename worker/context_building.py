@@ -15,7 +15,6 @@ from manyicl_core.base_models.catalog import find_base_model, prefix_bytes_per_t
 from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.engines.client import open_engines
 from manyicl_core.method.contexts import Context as ChosenContext
-from manyicl_core.method.contexts import tokens_hash
 from manyicl_core.method.encoding import Encoder
 from manyicl_core.method.selection import SelectionKind
 from manyicl_core.method.tasks import Example
@@ -31,7 +30,7 @@ from manyicl_core.store.contexts.compiled import (
 )
 from manyicl_core.store.contexts.context_object import SelectedObject
 from manyicl_core.store.contexts.options import AUTO
-from manyicl_core.store.contexts.salts import cache_salt
+from manyicl_core.store.contexts.salts import cache_salt, tenant
 from manyicl_core.store.contexts.service import ANSWER_ROOM, label_texts
 from manyicl_core.store.leases import Claim, LeaseLost
 from manyicl_core.store.session import transaction
@@ -73,7 +72,7 @@ class ContextBuild:
         # With one token behind it, as every query has: a prefix alone is no prompt.
         prompt = [*compiled.tokens, self._encoder.query("?")[0]]
         await self._engine.complete(
-            self._body(prompt, len(compiled.tokens), compiled.sha256) | {"max_tokens": 1, "priority": _INTERACTIVE}
+            self._body(prompt, len(compiled.tokens)) | {"max_tokens": 1, "priority": _INTERACTIVE}
         )
         self._work.write(lambda session: recorder.record_success(session, self._work.claim))
 
@@ -110,7 +109,6 @@ class ContextBuild:
 
     async def _answers(self, context: ChosenContext, queries: Sequence[Example]) -> list[str]:
         """What the model answers behind ``context``; the first query alone, so that one compiles for all."""
-        digest = tokens_hash(context.tokens)
         longest = max(len(self._encoder.answer(query.output)) for query in queries)
         limits: dict[str, Any] = {"max_tokens": min(ANSWER_ROOM, 2 * longest), "priority": _BULK}
         if self._row.labels is not None:
@@ -120,19 +118,20 @@ class ContextBuild:
         async def ask(query: Example) -> str:
             prompt = [*context.tokens, *self._encoder.query(query.input, query.earlier)]
             async with room:
-                answer = await self._engine.complete(self._body(prompt, len(context.tokens), digest) | limits)
+                answer = await self._engine.complete(self._body(prompt, len(context.tokens)) | limits)
             text = AnswerText()
             return text.push(answer["choices"][0]["text"]) + text.flush()
 
         first = await ask(queries[0])
         return [first, *await asyncio.gather(*map(ask, queries[1:]))]
 
-    def _body(self, prompt: list[int], prefix_tokens: int, context_sha256: str) -> dict[str, Any]:
+    def _body(self, prompt: list[int], prefix_tokens: int) -> dict[str, Any]:
         return {
             "model": self._row.weights_sha256 or self._row.base_model,
             "prompt": prompt,
             "prefix_tokens": prefix_tokens,
-            "cache_salt": cache_salt(self._row.project_id, self._row.weights_sha256, context_sha256),
+            "cache_salt": cache_salt(self._row.project_id, self._row.weights_sha256),
+            "user": tenant(self._row.project_id),
             "temperature": 0.0,
             "stop_token_ids": [self._encoder.stop],
         }

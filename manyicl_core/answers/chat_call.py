@@ -11,7 +11,6 @@ from manyicl_core.answers.prompts import (
     engine_fields,
     find_target,
     label_scores_body,
-    prompt_fields,
     prompts_behind,
 )
 from manyicl_core.errors import InvalidRequest
@@ -93,7 +92,7 @@ def _chat_call(target: Target, body: CreateChatCompletion, priority: int) -> Eng
 def _query_call(target: Target, prompt: HostedPrompt, body: CreateChatCompletion, priority: int) -> EngineCall:
     request = _sampling(target, body, priority) | {
         "prompt": list(prompt.tokens),
-        **prompt_fields(target, prompt),
+        "prefix_tokens": prompt.context_tokens,
         "stop_token_ids": [prompt.stop_token],
         # A task has one right answer: greedy unless the client asks otherwise.
         "temperature": 0.0 if body.temperature is None else body.temperature,

@@ -8,7 +8,7 @@ from manyicl_core.base_models.catalog import base_model_folder
 from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.contexts.calls import NamedContext, named_context, named_prompts
-from manyicl_core.store.contexts.salts import cache_salt
+from manyicl_core.store.contexts.salts import cache_salt, tenant
 from manyicl_core.store.contexts.schemas import ManyiclChat
 from manyicl_core.store.contexts.service import HostedPrompt, hosted_prompts
 from manyicl_core.store.models.service import ServedModel, served_model
@@ -62,16 +62,9 @@ def engine_fields(target: Target, priority: int) -> dict[str, Any]:
     """What every request to the engine says: the weights' hash or the base model's id, and how urgent it is."""
     return {
         "model": target.model.weights_sha256 or target.model.base.id,
-        "cache_salt": cache_salt(target.project_id, target.model.weights_sha256, ""),
+        "cache_salt": cache_salt(target.project_id, target.model.weights_sha256),
+        "user": tenant(target.project_id),
         "priority": priority,
-    }
-
-
-def prompt_fields(target: Target, prompt: HostedPrompt) -> dict[str, Any]:
-    """What every request behind a context says, over what ``engine_fields`` says."""
-    return {
-        "prefix_tokens": prompt.context_tokens,
-        "cache_salt": cache_salt(target.project_id, target.model.weights_sha256, prompt.context_sha256),
     }
 
 
@@ -82,7 +75,7 @@ def label_scores_body(target: Target, prompts: Sequence[HostedPrompt], priority:
     encoder = load_encoder(base_model_folder(target.model.base))
     return {
         **engine_fields(target, priority),
-        **prompt_fields(target, prompts[0]),
+        "prefix_tokens": prompts[0].context_tokens,
         "prompts": [list(prompt.tokens) for prompt in prompts],
         "labels": prompts[0].label_tokens or [encoder.answer(label) for label in labels],
     }

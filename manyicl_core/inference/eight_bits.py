@@ -35,6 +35,10 @@ class EightBitLayers(Sequence[tuple[torch.Tensor, torch.Tensor]]):
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         return (self[layer] for layer in range(len(self)))
 
+    def start(self, tokens: int) -> "EightBitLayers":
+        """Of the first ``tokens`` alone, without a copy."""
+        return EightBitLayers([(_start(keys, tokens), _start(values, tokens)) for keys, values in self.packed])
+
     def tensors(self) -> Iterator[torch.Tensor]:
         """All that is stored."""
         for keys, values in self.packed:
@@ -50,3 +54,8 @@ def _pack(part: torch.Tensor, dim: int) -> Packed:
 def _unpack(packed: Packed) -> torch.Tensor:
     numbers, scale = packed
     return numbers.to(scale.dtype) * scale
+
+
+def _start(packed: Packed, tokens: int) -> Packed:
+    numbers, scale = packed
+    return numbers[:, :, :tokens], scale[:, :, :tokens]  # a scale for all tokens stays one

@@ -92,7 +92,7 @@ class Engine:
 
     def submit(self, ticket: Ticket) -> None:
         """Answer this, when its turn comes."""
-        self._waiting.push(ticket, ticket.request.salt, ticket.request.priority)
+        self._waiting.push(ticket, ticket.request.tenant, ticket.request.priority)
 
     def step(self) -> tuple[bool, list[tuple[Ticket, Event]]]:
         """Do the next piece of work; says whether there was any, and what to tell to whom."""
@@ -316,7 +316,7 @@ class Engine:
 
     def _charge(self, ticket: Ticket, tokens: int, kind: str) -> None:
         TOKENS.labels(kind).inc(tokens)
-        self._waiting.charge(ticket.request.salt, tokens)
+        self._waiting.charge(ticket.request.tenant, tokens)
 
     def _guarded(self, work: Callable[[], None], tickets: list[Ticket]) -> None:
         """Do the work; without memory once more after the contexts that nobody uses have gone.

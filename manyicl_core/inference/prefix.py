@@ -31,7 +31,8 @@ class Prefix:
 
     def start(self, tokens: int) -> "Prefix":
         """Its first ``tokens``, without a copy."""
-        assert not isinstance(self.layers, EightBitLayers)
+        if isinstance(self.layers, EightBitLayers):
+            return Prefix(self.tokens[:tokens], self.layers.start(tokens))
         layers = tuple((keys[:, :, :tokens], values[:, :, :tokens]) for keys, values in self.layers)
         return Prefix(self.tokens[:tokens], layers)
 

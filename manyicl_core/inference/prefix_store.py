@@ -79,14 +79,14 @@ class PrefixStore:
         self._entries[key].holders -= 1
 
     def longest_start(self, key: PrefixKey) -> Prefix:
-        """The longest prefix in memory, of the same model and tenant, that the key's tokens begin with."""
-        found = EMPTY_PREFIX
+        """What the key's tokens have most in common with any prefix in memory, of the same model and salt."""
+        found, shared = EMPTY_PREFIX, 0
         for other, entry in self._entries.items():
-            length = len(other.tokens)
-            same = (other.adapter, other.salt) == (key.adapter, key.salt)
-            if same and length > len(found.tokens) and key.tokens[:length] == other.tokens:
-                found = entry.prefix
-        return found
+            if (other.adapter, other.salt) == (key.adapter, key.salt):
+                length = _common(other.tokens, key.tokens)
+                if length > shared:
+                    found, shared = entry.prefix, length
+        return found.start(shared)
 
     def set_aside(self, size_bytes: int) -> bool:
         """Make room for a prefix about to be made; False: there is none now, as others are held."""
@@ -156,3 +156,15 @@ class PrefixStore:
     def _count(self, size_bytes: int) -> None:
         self._bytes += size_bytes
         PREFIX_BYTES.set(self._bytes)
+
+
+def _common(first: tuple[int, ...], second: tuple[int, ...]) -> int:
+    """How many tokens both begin with."""
+    low, high = 0, min(len(first), len(second))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if first[:middle] == second[:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -13,7 +13,8 @@ class Query:
         adapter: hash of the fine-tuned weights, or None for the base model.
         prompt: token ids.
         prefix_tokens: how many of them are a context, worth keeping compiled.
-        salt: names the tenant; nobody's answer comes from another's contexts.
+        salt: nobody's answer comes from a context with another salt.
+        tenant: with whom the engine is fair.
         priority: lower first; a higher one gets what the lower ones leave.
         deadline: by ``time.monotonic``; the answer is of no use later.
     """
@@ -22,6 +23,7 @@ class Query:
     prompt: tuple[int, ...]
     prefix_tokens: int = 0
     salt: str = ""
+    tenant: str = ""
     priority: int = 0
     deadline: float | None = None
 

@@ -42,6 +42,7 @@ class Placed(BaseModel):
 
     model: str
     cache_salt: Annotated[str, Field(max_length=128)] = ""
+    user: Annotated[str, Field(max_length=128)] = ""
     priority: int = 0
     deadline_seconds: Annotated[float, Field(gt=0)] | None = None
 

@@ -1,7 +1,6 @@
 """A context: an instruction and k demonstrations of one task, drawn and encoded."""
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from manyicl_core.method.encoding import EncodedExample, Encoder
@@ -63,8 +62,3 @@ def fill_context(encoder: Encoder, instruction: str, examples: Iterable[Example]
         lines.append(example.line)
         ends.append(end)
     return Context(tuple(encoder.context(instruction, chosen)), tuple(lines), tuple(ends))
-
-
-def tokens_hash(tokens: Sequence[int]) -> str:
-    """Hex SHA-256 of token ids: what names a context's content."""
-    return hashlib.sha256(" ".join(map(str, tokens)).encode()).hexdigest()

@@ -104,7 +104,6 @@ def named_prompts(
             shots=shots,
             stop_token=compiled.stop,
             labels=labels,
-            context_sha256=compiled.sha256,
             context=named.id,
             label_tokens=compiled.label_tokens,
         )

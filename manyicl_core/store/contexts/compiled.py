@@ -4,7 +4,7 @@ from functools import lru_cache
 
 from pydantic import BaseModel, ConfigDict
 
-from manyicl_core.method.contexts import Context, tokens_hash
+from manyicl_core.method.contexts import Context
 from manyicl_core.method.encoding import Encoder
 from manyicl_core.method.tasks import Task
 from manyicl_core.objects import ArtifactStore
@@ -15,7 +15,6 @@ class CompiledContext(BaseModel):
 
     Attributes:
         tokens: the context's ids.
-        sha256: their hash.
         ends: ``ends[k]`` tokens are the context of the first k demonstrations.
         stop: the id that ends an answer.
         labels: the closed set of answers, or None.
@@ -25,7 +24,6 @@ class CompiledContext(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     tokens: list[int]
-    sha256: str
     ends: list[int]
     stop: int
     labels: list[str] | None
@@ -36,7 +34,6 @@ def compile_tokens(encoder: Encoder, context: Context, labels: list[str] | None)
     """What calls of a chosen context need, computed once."""
     return CompiledContext(
         tokens=list(context.tokens),
-        sha256=tokens_hash(context.tokens),
         ends=list(context.ends),
         stop=encoder.stop,
         labels=labels,

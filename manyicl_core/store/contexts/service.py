@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from manyicl_core.base_models.catalog import base_model_folder, context_length
 from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.errors import InvalidRequest, NotFound
-from manyicl_core.method.contexts import draw_context, tokens_hash
+from manyicl_core.method.contexts import draw_context
 from manyicl_core.method.encoding import ANSWER_TEMPLATE, escape_answer
 from manyicl_core.method.tasks import Example, Task
 from manyicl_core.objects import ArtifactStore
@@ -27,7 +27,6 @@ class HostedPrompt:
         shots: demonstrations in the context.
         stop_token: ends the answer.
         labels: the closed set of answers, or None.
-        context_sha256: names the content of the context.
         context: the id of a hosted context, or None.
         label_tokens: of a hosted context, the ids of the labels, each with the stop token.
     """
@@ -37,7 +36,6 @@ class HostedPrompt:
     shots: int
     stop_token: int
     labels: tuple[str, ...] | None
-    context_sha256: str
     context: str | None = None
     label_tokens: list[list[int]] | None = None
 
@@ -83,8 +81,7 @@ def hosted_prompts(
             "context_length_exceeded",
         )
     closed = None if labels is None else tuple(dict.fromkeys(label.strip() for label in labels))
-    digest = tokens_hash(context)
-    return [HostedPrompt((*context, *query), len(context), shots, encoder.stop, closed, digest) for query in encoded]
+    return [HostedPrompt((*context, *query), len(context), shots, encoder.stop, closed) for query in encoded]
 
 
 def label_texts(labels: Sequence[str]) -> list[str]:

@@ -24,7 +24,7 @@ class ScoringEngine(ScriptedEngine):
 
 
 def test_inputs_keep_their_order_over_several_requests():
-    prompt = HostedPrompt(tokens=(1,), context_tokens=0, shots=0, stop_token=9, labels=LABELS, context_sha256="0")
+    prompt = HostedPrompt(tokens=(1,), context_tokens=0, shots=0, stop_token=9, labels=LABELS)
     call = ClassificationCall([{"prompts": [[1], [4]]}, {"prompts": [[10]]}], prompt, LABELS)
     body = CreateClassification(model="m", input=["a", "b", "c"])
     answer = asyncio.run(answer_classification(ScoringEngine(), call, body))

@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from manyicl_core.inference.prefix import EMPTY_PREFIX, Prefix
+from manyicl_core.inference.compilation import compile_prefix
+from manyicl_core.inference.language_model import LanguageModel, TunedModel
+from manyicl_core.inference.prefix import Prefix
 from manyicl_core.inference.prefix_store import PrefixKey, PrefixStore
 
 
@@ -64,10 +66,11 @@ def test_the_longest_start_is_of_the_same_model_and_tenant():
         key_of(1, 2, 3, salt="a"),
     ):
         put(store, key)
-    assert store.longest_start(key_of(1, 2, 3, 4)).tokens == (1, 2)
+    assert store.longest_start(key_of(1, 2, 3, 4)).tokens == (1, 2, 3, 4)
+    assert store.longest_start(key_of(1, 2, 9)).tokens == (1, 2)
     assert store.longest_start(key_of(1, 2, 3, 4, adapter="one")).tokens == (1, 2, 3)
-    assert store.longest_start(key_of(1, 2, 3, 4, adapter="one", salt="a")) is EMPTY_PREFIX
-    assert store.longest_start(key_of(2, 3)) is EMPTY_PREFIX
+    assert store.longest_start(key_of(1, 2, 3, 4, adapter="one", salt="a")).tokens == ()
+    assert store.longest_start(key_of(2, 3)).tokens == ()
 
 
 def test_the_least_recently_used_prefix_goes_first():
@@ -195,3 +198,24 @@ def test_a_prefix_is_put_once():
     put(store, key_of(1))
     with pytest.raises(AssertionError):
         store.put(key_of(1), prefix_of(1))
+
+
+@pytest.mark.parametrize("eight_bits", [False, True])
+def test_a_shorter_context_is_cut_from_a_longer_one_and_a_sibling_shares_its_start(
+    base_only: LanguageModel, eight_bits: bool
+):
+    model = TunedModel(base_only)
+    store = PrefixStore(1 << 30, eight_bits=eight_bits)
+    longer = tuple(range(10, 60))
+    assert store.set_aside(len(longer) * base_only.bytes_a_token)
+    kept = store.put(PrefixKey(None, "salt", longer), compile_prefix(model, longer))
+    for wanted, shared in (
+        (longer[:20], 20),
+        ((*longer[:31], 7, 8), 31),
+        ((9, *longer), 0),
+    ):
+        start = store.longest_start(PrefixKey(None, "salt", wanted))
+        assert start.tokens == wanted[:shared]
+        for layer, whole in zip(start.layers, kept.layers, strict=False):
+            assert all(torch.equal(part, other[:, :, :shared]) for part, other in zip(layer, whole, strict=True))
+        assert not store.longest_start(PrefixKey(None, "another", wanted)).tokens

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from manyicl_core.settings import get_settings
 from manyicl_core.store.contexts.options import CreateContext
-from manyicl_core.store.contexts.salts import cache_salt
+from manyicl_core.store.contexts.salts import cache_salt, tenant
 
 BODY = {"model": "m", "examples": [{"input": "a box came", "output": "parcel"}]}
 
@@ -52,14 +52,8 @@ def secret(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("secret")
-def test_a_salt_tells_projects_weights_and_contexts_apart_and_is_one_that_vllm_takes() -> None:
-    salts = [
-        cache_salt("p", "w", "c"),
-        cache_salt("q", "w", "c"),
-        cache_salt("p", None, "c"),
-        cache_salt("p", "v", "c"),
-        cache_salt("p", "w", ""),
-    ]
+def test_a_salt_tells_projects_and_weights_apart_and_is_one_that_vllm_takes() -> None:
+    salts = [cache_salt("p", "w"), cache_salt("q", "w"), cache_salt("p", None), cache_salt("p", "v"), tenant("p")]
     assert len(set(salts)) == len(salts)
-    assert salts[0] == cache_salt("p", "w", "c")
+    assert salts[0] == cache_salt("p", "w")
     assert all(re.fullmatch("[0-9a-f]{64}", salt) for salt in salts)
