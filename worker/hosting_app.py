@@ -6,10 +6,12 @@ enough, and nothing of it ever waits behind a training job:
 ``celery -A worker.hosting_app worker --pool=threads --queues=manyicl.hosting --hostname=hosting@%h``
 """
 
+import asyncio
 from typing import Any
 
 from celery.signals import worker_ready, worker_shutting_down
 
+from manyicl_core.engines.client import open_engines
 from manyicl_core.logging import configure_logging
 from manyicl_core.objects import open_store
 from manyicl_core.settings import get_settings, required
@@ -38,7 +40,16 @@ def run_batch_task(batch_id: str) -> None:
 
 def _look() -> None:
     send_missing_hints(HOSTING_QUEUE, HOSTING_WORK)
-    remove_expired(_store)
+    if forgotten := remove_expired(_store):
+        asyncio.run(_have_forgotten(forgotten))
+
+
+async def _have_forgotten(bodies: list[dict[str, Any]]) -> None:
+    engines = open_engines(get_settings(), _store)
+    try:
+        await engines.forget(bodies)
+    finally:
+        await engines.close()
 
 
 _dispatcher = Dispatcher(get_settings(), _look)

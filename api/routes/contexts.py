@@ -1,11 +1,13 @@
 """Contexts: create, list, retrieve, delete."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
+from fastapi.concurrency import run_in_threadpool
 
-from api.dependencies import ArtifactsDep, CallerDep
+from api.dependencies import ArtifactsDep, CallerDep, EngineDep
 from api.routes.lists import ListObject, list_object
+from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.contexts import hosting
 from manyicl_core.store.contexts.context_object import ContextDeleted, ContextObject, context_object
 from manyicl_core.store.contexts.options import CreateContext
@@ -43,9 +45,15 @@ def retrieve_context(caller: CallerDep, context_id: str) -> ContextObject:
 
 
 @router.delete("/{context_id}")
-def delete_context(caller: CallerDep, artifacts: ArtifactsDep, context_id: str) -> ContextDeleted:
+async def delete_context(
+    caller: CallerDep, artifacts: ArtifactsDep, engine: EngineDep, context_id: str
+) -> ContextDeleted:
     """Delete a context and all that is kept of it."""
-    with transaction() as session:
-        hosting.expire_context(session, caller.project_id, context_id)
-    hosting.remove_expired(artifacts)
+    await engine.forget(await run_in_threadpool(_delete, caller.project_id, artifacts, context_id))
     return ContextDeleted(id=context_id)
+
+
+def _delete(project_id: str, artifacts: ArtifactStore, context_id: str) -> list[dict[str, Any]]:
+    with transaction() as session:
+        hosting.expire_context(session, project_id, context_id)
+    return hosting.remove_expired(artifacts)

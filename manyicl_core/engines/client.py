@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -139,6 +139,15 @@ class EngineClient:
                     _log.warning("engine_keeps_weights", url=member.connection.url, reason=error.message)
         if self._adapters is not None:
             await asyncio.to_thread(self._adapters.remove, hashes)
+
+    async def forget(self, bodies: Sequence[dict[str, Any]]) -> None:
+        """Have the engines keep these contexts' prefixes no longer; one that is away keeps them until it needs room."""
+        for member in self._members.values():
+            try:
+                for body in bodies:
+                    await (await member.server()).forget(body)
+            except UserError as error:
+                _log.warning("engine_keeps_prefixes", url=member.connection.url, reason=error.message)
 
     async def _candidates(self, body: dict[str, Any]) -> list[Member]:
         """The engines to ask, best first.

@@ -21,6 +21,9 @@ class EngineServer(Protocol):
     async def remove(self, sha256: str) -> None:
         """Forget fine-tuned weights."""
 
+    async def forget(self, body: dict[str, Any]) -> None:
+        """Keep a context's prefix no longer: ``model``, ``tokens`` and ``cache_salt`` that it was compiled with."""
+
 
 class OwnServer:
     """Our engine: it fetches weights by their hash, and forgets those that nobody uses by itself."""
@@ -40,3 +43,7 @@ class OwnServer:
 
     async def remove(self, sha256: str) -> None:
         """Nothing to do."""
+
+    async def forget(self, body: dict[str, Any]) -> None:
+        """From memory and from disk."""
+        await self._connection.post("/v1/prefixes/forget", body)

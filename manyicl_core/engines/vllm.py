@@ -51,6 +51,9 @@ class VllmServer:
         """Unregister deleted weights."""
         await self._registrations.remove(sha256)
 
+    async def forget(self, body: dict[str, Any]) -> None:
+        """Nothing to do: a prefix that nobody asks for any more makes room for others."""
+
     async def _post(self, path: str, model: str, request: dict[str, Any]) -> dict[str, Any]:
         """Ask, and register the weights once more when the server has lost them, as by a restart."""
         try:

@@ -94,6 +94,10 @@ class Engine:
         """Answer this, when its turn comes."""
         self._waiting.push(ticket, ticket.request.tenant, ticket.request.priority)
 
+    def forget(self, key: PrefixKey) -> None:
+        """Keep a context's prefix no longer."""
+        self._prefixes.forget(key)
+
     def step(self) -> tuple[bool, list[tuple[Ticket, Event]]]:
         """Do the next piece of work; says whether there was any, and what to tell to whom."""
         self._sweep()

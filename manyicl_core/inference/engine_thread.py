@@ -9,6 +9,7 @@ from queue import Empty, SimpleQueue
 
 from manyicl_core.inference.engine import Engine
 from manyicl_core.inference.metrics import REFUSED
+from manyicl_core.inference.prefix_store import PrefixKey
 from manyicl_core.inference.requests import Delta, Event, Generation, LabelScores, LabelScoring, Overloaded, Refusal
 from manyicl_core.inference.tickets import Ticket
 
@@ -27,7 +28,7 @@ class EngineThread:
     def __init__(self, engine: Engine, max_waiting: int) -> None:
         self._engine = engine
         self._max_waiting = max_waiting
-        self._inbox: SimpleQueue[Ticket | None] = SimpleQueue()
+        self._inbox: SimpleQueue[Ticket | PrefixKey | None] = SimpleQueue()
         self._listeners: dict[Ticket, asyncio.Queue[Event]] = {}
         self._finished: deque[float] = deque(maxlen=64)
         self._closing = False
@@ -56,6 +57,10 @@ class EngineThread:
         if waiting >= self._max_waiting:
             REFUSED.labels(Overloaded.code).inc()
             raise Overloaded(f"{waiting} requests wait already; try again in a moment", self._retry_after(waiting))
+
+    def forget(self, key: PrefixKey) -> None:
+        """Have the engine keep a context's prefix no longer."""
+        self._inbox.put(key)
 
     async def events(self, request: Generation | LabelScoring) -> AsyncGenerator[Event, None]:
         """What the engine tells of a request until it is complete; leaving early frees its rows at the next step.
@@ -100,8 +105,10 @@ class EngineThread:
         try:
             item = self._inbox.get(wait, _LOOK_SECONDS if self._engine.waiting else None)
             while True:
-                if item is not None:
+                if isinstance(item, Ticket):
                     self._engine.submit(item)
+                elif item is not None:
+                    self._engine.forget(item)
                 item = self._inbox.get_nowait()
         except Empty:
             return

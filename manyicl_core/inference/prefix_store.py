@@ -2,7 +2,6 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from manyicl_core.inference.metrics import PREFIX_BYTES, PREFIX_EVICTIONS, PREFIX_LOOKUPS
@@ -34,6 +33,7 @@ class PrefixKey:
 class _Entry:
     prefix: Prefix
     holders: int = 0
+    is_unwanted: bool = False
 
 
 class PrefixStore:
@@ -76,7 +76,10 @@ class PrefixStore:
 
     def release(self, key: PrefixKey) -> None:
         """One holder less."""
-        self._entries[key].holders -= 1
+        entry = self._entries[key]
+        entry.holders -= 1
+        if entry.is_unwanted and not entry.holders:
+            self._drop(key)
 
     def longest_start(self, key: PrefixKey) -> Prefix:
         """What the key's tokens have most in common with any prefix in memory, of the same model and salt."""
@@ -116,14 +119,21 @@ class PrefixStore:
         """Let go of all that nobody holds."""
         self._evict(0)
 
-    def forget(self, keys: Sequence[PrefixKey]) -> None:
-        """Delete prefixes for good, from the disk too; held ones go from memory when they are released and evicted."""
-        for key in keys:
-            entry = self._entries.get(key)
-            if entry is not None and not entry.holders:
-                self._drop(key)
+    def forget(self, key: PrefixKey) -> None:
+        """Delete a prefix for good, with what was cut from it, from the disk too; held ones go when released."""
+        starts = [
+            other
+            for other in self._entries
+            if (other.adapter, other.salt) == (key.adapter, key.salt)
+            and key.tokens[: len(other.tokens)] == other.tokens
+        ]
+        for gone in {key, *starts}:
+            if gone in self._entries:
+                self._entries[gone].is_unwanted = True
+                if not self._entries[gone].holders:
+                    self._drop(gone)
             if self._files is not None:
-                self._files.delete(key)
+                self._files.delete(gone)
 
     def _from_disk(self, key: PrefixKey) -> _Entry | None:
         if self._files is None:

@@ -101,6 +101,16 @@ class LabelScoresRequest(Placed):
     labels: Annotated[list[Tokens], Field(min_length=1, max_length=1000)]
 
 
+class ForgetRequest(BaseModel):
+    """A context whose prefix is to be kept no longer: what it was compiled with."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: str
+    tokens: Tokens
+    cache_salt: Annotated[str, Field(max_length=128)] = ""
+
+
 def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> dict[str, Any]:
     """OpenAI's ``usage`` object."""
     return {

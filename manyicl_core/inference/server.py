@@ -16,6 +16,7 @@ from manyicl_core.inference.answer import Sampling
 from manyicl_core.inference.engine import Engine
 from manyicl_core.inference.engine_thread import EngineThread
 from manyicl_core.inference.guides import BadGrammar, check_grammar, json_grammar, regex_grammar
+from manyicl_core.inference.prefix_store import PrefixKey
 from manyicl_core.inference.replies import Choice, Kind, piece, take, whole
 from manyicl_core.inference.requests import (
     Choices,
@@ -31,6 +32,7 @@ from manyicl_core.inference.requests import (
 from manyicl_core.inference.schemas import (
     ChatRequest,
     CompletionRequest,
+    ForgetRequest,
     LabelScoresRequest,
     Placed,
     StructuredOutputs,
@@ -88,6 +90,12 @@ def create_app(engine: Engine, vocabulary: Vocabulary, base_model: str, max_wait
     @app.post("/v1/chat/completions")
     async def chat_completions(request: Request, body: ChatRequest) -> Response:
         return await _while_connected(request, service.chat(body))
+
+    @app.post("/v1/prefixes/forget")
+    async def forget(body: ForgetRequest) -> dict[str, bool]:
+        adapter = None if body.model == base_model else body.model
+        thread.forget(PrefixKey(adapter, body.cache_salt, tuple(body.tokens)))
+        return {"forgotten": True}
 
     @app.post("/v1/label_scores")
     async def label_scores(request: Request, body: LabelScoresRequest) -> Response:

@@ -112,6 +112,7 @@ def test_pasted_examples_become_a_model_that_goes_when_it_is_deleted(client: Ope
         with pytest.raises(openai.NotFoundError):
             call()
     assert kept(context_id) == []
+    assert told(ask(client, BASE_MODEL, context=inline))["cached_tokens"] == 0, "the engine has forgotten it"
     with transaction() as session:
         assert session.get(Context, context_id) is None
 

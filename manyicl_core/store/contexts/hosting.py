@@ -1,6 +1,7 @@
 """Create, find and delete hosted contexts: what the api asks for."""
 
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
@@ -9,8 +10,9 @@ from manyicl_core.base_models.catalog import BaseModelEntry, base_model_folder, 
 from manyicl_core.errors import InvalidRequest, NotFound, Unavailable
 from manyicl_core.ids import new_id
 from manyicl_core.objects import ArtifactStore
-from manyicl_core.store.contexts.compiled import delete_objects, put_source
+from manyicl_core.store.contexts.compiled import delete_objects, load_compiled, put_source
 from manyicl_core.store.contexts.options import CreateContext
+from manyicl_core.store.contexts.salts import cache_salt
 from manyicl_core.store.contexts.service import ANSWER_ROOM
 from manyicl_core.store.contexts.sources import source_task
 from manyicl_core.store.job_states import QUEUED
@@ -119,17 +121,35 @@ def expire_context(session: Session, project_id: str, context_id: str) -> None:
     get_context(session, project_id, context_id).expires_at = session.scalar(select(func.now()))
 
 
-def remove_expired(store: ArtifactStore) -> None:
-    """Take away what has expired, objects and rows; call it after the transaction of ``expire_context``."""
+def remove_expired(store: ArtifactStore) -> list[dict[str, Any]]:
+    """Take away what has expired, objects and rows; call it after the transaction of ``expire_context``.
+
+    Returns:
+        what the engines should forget.
+    """
+    forgotten = []
     with transaction() as session:
         expired = session.scalars(select(Context.id).where(~_is_alive()).limit(_REMOVED_AT_ONCE)).all()
     for context_id in expired:
         with transaction() as session:
             row = session.scalar(select(Context).where(Context.id == context_id).with_for_update(skip_locked=True))
             if row is not None:
+                if row.artifact is not None:
+                    forgotten.append(_engines_part(store, row))
                 # Under the row's lock: a worker that has just chosen waits, finds no row and writes nothing.
                 delete_objects(store, context_id)
                 session.delete(row)
+    return forgotten
+
+
+def _engines_part(store: ArtifactStore, row: Context) -> dict[str, Any]:
+    """What a context's prefix was compiled with."""
+    assert row.artifact is not None
+    return {
+        "model": row.weights_sha256 or row.base_model,
+        "tokens": load_compiled(store, row.artifact).tokens,
+        "cache_salt": cache_salt(row.project_id, row.weights_sha256),
+    }
 
 
 def _is_alive() -> ColumnElement[bool]:

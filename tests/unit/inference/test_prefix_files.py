@@ -253,7 +253,7 @@ def test_a_forgotten_prefix_is_gone_from_the_disk_too(folder: Path, prefix: Pref
     files = files_in(folder)
     store = PrefixStore(1 << 20, files)
     put(store, KEY, prefix)
-    store.forget([KEY])
+    store.forget(KEY)
     files.close()
     assert list(folder.iterdir()) == []
     assert store.hold(KEY) is None
