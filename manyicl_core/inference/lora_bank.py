@@ -18,6 +18,9 @@ from manyicl_core.contract.weights import ADAPTER_CONFIG_FILE, ADAPTER_FILE
 
 _PREFIX = "base_model.model."
 
+Stacked = tuple[torch.Tensor, torch.Tensor]
+"""Of one layer the matrices of all adapters side by side: ``[in, ranks]`` and ``[ranks, out]``."""
+
 Matrices = dict[str, tuple[torch.Tensor, torch.Tensor]]
 """Per module its low-rank matrices ``[rank, in]`` and, with the scale in it, ``[out, rank]``, float32."""
 
@@ -66,8 +69,8 @@ class LoraLinear(nn.Module):
             narrow *= use.mask.repeat_interleave(len(self.parts), dim=-1)
         return output + narrow @ self._up[columns]
 
-    def add(self, matrices: Matrices, rank: int) -> None:
-        """Put an adapter's matrices behind the others'; parts that it does not have stay as they are."""
+    def with_more(self, matrices: Matrices, rank: int) -> Stacked:
+        """All adapters' matrices and these behind them; parts that these do not have stay as they are."""
         down = self._down.new_zeros(self._down.shape[0], rank, len(self.parts))
         up = self._up.new_zeros(rank, len(self.parts), self._up.shape[1])
         begin = 0
@@ -77,14 +80,19 @@ class LoraLinear(nn.Module):
                 down[:, : len(narrow), number] = narrow.T
                 up[: len(narrow), number, begin : begin + size] = wide.T
             begin += size
-        self._down = torch.cat([self._down, down.flatten(1)], dim=1)
-        self._up = torch.cat([self._up, up.flatten(0, 1)])
+        return torch.cat([self._down, down.flatten(1)], dim=1), torch.cat([self._up, up.flatten(0, 1)])
 
-    def remove(self, first: int, last: int) -> None:
-        """Take out the ranks from ``first`` to ``last``."""
+    def without(self, first: int, last: int) -> Stacked:
+        """All adapters' matrices but the ranks from ``first`` to ``last``."""
         first, last = first * len(self.parts), last * len(self.parts)
-        self._down = torch.cat([self._down[:, :first], self._down[:, last:]], dim=1)
-        self._up = torch.cat([self._up[:first], self._up[last:]])
+        return (
+            torch.cat([self._down[:, :first], self._down[:, last:]], dim=1),
+            torch.cat([self._up[:first], self._up[last:]]),
+        )
+
+    def replace(self, stacked: Stacked) -> None:
+        """Use these matrices from now on."""
+        self._down, self._up = stacked
 
 
 class LoraBank:
@@ -111,18 +119,22 @@ class LoraBank:
                 raise UnsupportedAdapter(f"{folder.name}: the base model has no linear layer {module} of this size")
         rank = max(down.shape[0] for down, _ in matrices.values())
         first = max((last for _, last in self._ranks.values()), default=0)
-        for layer in self._layers:
-            layer.add(matrices, rank)
+        self._replace([layer.with_more(matrices, rank) for layer in self._layers])
         self._ranks[name] = first, first + rank
 
     def remove(self, name: str) -> None:
         """Free an adapter's memory."""
-        first, last = self._ranks.pop(name)
-        for layer in self._layers:
-            layer.remove(first, last)
+        first, last = self._ranks[name]
+        self._replace([layer.without(first, last) for layer in self._layers])
+        del self._ranks[name]
         for other, (begin, end) in self._ranks.items():
             if begin > first:
                 self._ranks[other] = begin - (last - first), end - (last - first)
+
+    def _replace(self, stacked: list[Stacked]) -> None:
+        """All layers' matrices at once: where memory ends half-way, all are as they were."""
+        for layer, matrices in zip(self._layers, stacked, strict=True):
+            layer.replace(matrices)
 
     def select(self, names: Sequence[str | None], lengths: Sequence[int]) -> None:
         """Use adapter ``names[i]`` (None: the base alone) for the next ``lengths[i]`` tokens of the coming pass."""

@@ -37,10 +37,11 @@ class Driven:
         budget_bytes: int = 1 << 22,
         rows: int = 32,
         files: PrefixFiles | None = None,
+        eight_bits: bool = False,
     ) -> None:
         (folder / "scratch").mkdir(exist_ok=True)
         self._store = open_store(f"file://{folder}/store")
-        self.prefixes = PrefixStore(budget_bytes, files)
+        self.prefixes = PrefixStore(budget_bytes, files, eight_bits)
         self.adapters = Adapters(model, self._store, folder / "scratch", 3)
         self.engine = Engine(model, vocabulary, self.adapters, self.prefixes, rows)
         self.told: dict[Ticket, list[Event]] = {}

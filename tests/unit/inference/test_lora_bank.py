@@ -135,6 +135,36 @@ def test_the_base_is_exact_before_during_and_after(tiny_model: Path, folders, ex
     assert all(map(torch.equal, next_logprobs(model, [(None, prompt) for prompt in PROMPTS]), before))
 
 
+@pytest.mark.parametrize("call", [1, 2, 7, 12])
+@pytest.mark.parametrize("leaves", [False, True])
+def test_where_memory_ends_half_way_all_is_as_it_was(
+    tiny_model: Path, folders, expected, monkeypatch: pytest.MonkeyPatch, call: int, leaves: bool
+):
+    model = attached(tiny_model, {name: folders[name] for name in ("the top", "a high rank")})
+    cat, calls = torch.cat, 0
+
+    def fail(*arguments, **options):
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise RuntimeError("can't allocate memory")
+        return cat(*arguments, **options)
+
+    def change() -> None:
+        if leaves:
+            model.detach("the top")
+        else:
+            model.attach("all layers", folders["all layers"])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "cat", fail)
+        with pytest.raises(RuntimeError, match="allocate"):
+            change()
+    assert_as_peft(model, expected, ["the top", "a high rank", None])
+    change()
+    assert_as_peft(model, expected, ["a high rank", None] if leaves else ["all layers", "the top", "a high rank", None])
+
+
 def edited(**changes: object) -> Callable[[Path, Path], None]:
     """An adapter that says something else of itself."""
 
