@@ -24,6 +24,9 @@ from manyicl_core.logging import configure_logging  # noqa: E402
 from manyicl_core.objects import open_store  # noqa: E402
 from manyicl_core.settings import get_settings, required  # noqa: E402
 
+_KEEP_ALIVE_SECONDS = 75
+"""Longer than any client keeps an idle connection: one that is taken up again must not be closing."""
+
 
 def main() -> None:
     """Load the model and serve until stopped."""
@@ -45,7 +48,14 @@ def main() -> None:
         prefixes = PrefixStore(settings.prefix_cache_bytes, files, settings.prefix_eight_bits)
         engine = Engine(model, vocabulary, adapters, prefixes, settings.engine_rows)
         app = create_app(engine, vocabulary, entry.id, settings.engine_queue)
-        uvicorn.run(app, host=settings.host, port=settings.engine_port, log_config=None, access_log=False)
+        uvicorn.run(
+            app,
+            host=settings.host,
+            port=settings.engine_port,
+            log_config=None,
+            access_log=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        )
         adapters.close()
         if files is not None:
             files.close()
