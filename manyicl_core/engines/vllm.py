@@ -86,15 +86,13 @@ class VllmServer:
 
 def _translated(body: dict[str, Any]) -> dict[str, Any]:
     request = {name: value for name, value in body.items() if name not in _NOT_VLLMS and value is not None}
-    guide = body.get("structured_outputs") or {}
-    if "choice" in guide:
+    choices = (body.get("structured_outputs") or {}).get("choice")
+    if choices is not None:
         # The line break belongs to the choice, as in training: otherwise only the end of the text may follow, and of
         # two labels one of which starts with the other the shorter one would never be given. As a stop token it
         # would be forbidden in the choice, and the request would fail.
-        request |= {"structured_outputs": {"choice": [text + STOP for text in guide["choice"]]}, "stop": [STOP]}
+        request |= {"structured_outputs": {"choice": [text + STOP for text in choices]}, "stop": [STOP]}
         request.pop("stop_token_ids", None)
-    elif guide:
-        request["structured_outputs"] = {**guide, "disable_any_whitespace": True}
     if _greedy_copies(body) > 1:
         request["n"] = 1
     return request
