@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+from prometheus_client.parser import text_string_to_metric_families
 
 from manyicl_core.base_models.catalog import base_model_folder, find_base_model
 from manyicl_core.child_process import passive_threads, spawn, stop
@@ -38,7 +39,12 @@ def running_engine(folder: Path, **settings: str) -> Iterator[str]:
         settings: further settings, such as ``prefix_cache_bytes``.
     """
     port = free_port()
-    own = {"engine_port": str(port), "storage_url": (folder / "artifacts").as_uri(), "work_folder": str(folder)}
+    own = {
+        "engine_port": str(port),
+        "storage_url": (folder / "artifacts").as_uri(),
+        "prefix_folder": str(folder / "prefixes"),
+        "work_folder": str(folder),
+    }
     variables = {f"MANYICL_{name.upper()}": value for name, value in {**own, **settings}.items()}
     log = folder / "engine.log"
     with log.open("w", encoding="utf-8") as output:
@@ -82,9 +88,9 @@ class Context:
     model: str
     tokens: list[int]
 
-    def query(self, random_: random.Random) -> bytes:
+    def query(self, random_: random.Random, stream: bool = False) -> bytes:
         """The body of a new query behind it, with an answer of forced length."""
-        return self._body(random_tokens(random_, QUERY_TOKENS), len(self.tokens), ANSWER_TOKENS)
+        return self._body(random_tokens(random_, QUERY_TOKENS), len(self.tokens), ANSWER_TOKENS, stream)
 
     def without_reuse(self, random_: random.Random) -> bytes:
         """The body of a new query whose prompt is as long, and kept by nobody."""
@@ -94,7 +100,7 @@ class Context:
         """The body that compiles it ahead of time."""
         return self._body([_FIRST_TOKEN], len(self.tokens), 1)
 
-    def _body(self, query: list[int], prefix_tokens: int, answer_tokens: int) -> bytes:
+    def _body(self, query: list[int], prefix_tokens: int, answer_tokens: int, stream: bool = False) -> bytes:
         body = {
             "model": self.model,
             "prompt": self.tokens + query,
@@ -102,6 +108,7 @@ class Context:
             "max_tokens": answer_tokens,
             "temperature": 0,
             "ignore_eos": True,
+            "stream": stream,
         }
         return json.dumps(body).encode()
 
@@ -148,15 +155,16 @@ async def post(http: httpx2.AsyncClient, body: bytes) -> Call:
 
 
 def open_client(url: str) -> httpx2.AsyncClient:
-    """As many connections as there are requests."""
-    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=100)
+    """As many connections as there are requests; idle ones are closed here before the server closes them."""
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=2.0)
     return httpx2.AsyncClient(base_url=url, timeout=_ANSWER_SECONDS, limits=limits)
 
 
 def metrics(url: str) -> dict[str, float]:
-    """The engine's Prometheus figures that have no labels."""
-    lines = httpx2.get(f"{url}/metrics", timeout=30).text.splitlines()
-    return {name: float(value) for name, value in (line.split() for line in lines if line[0] != "#") if "{" not in name}
+    """The engine's Prometheus figures; one with labels has their values behind its name."""
+    response = httpx2.get(f"{url}/metrics", timeout=30).raise_for_status()
+    samples = [sample for family in text_string_to_metric_families(response.text) for sample in family.samples]
+    return {"/".join([sample.name, *sample.labels.values()]): sample.value for sample in samples}
 
 
 async def _closed_loop(url: str, clients: Sequence[Sequence[bytes]]) -> list[Call]:

@@ -1,6 +1,5 @@
 """A vLLM server in place of our engine: our bodies in its terms (docs/decisions/0011)."""
 
-import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -89,10 +88,11 @@ def _translated(body: dict[str, Any]) -> dict[str, Any]:
     request = {name: value for name, value in body.items() if name not in _NOT_VLLMS and value is not None}
     choices = (body.get("structured_outputs") or {}).get("choice")
     if choices is not None:
-        # With its own `choice` only the end of a text ends an answer, which is nothing the model was trained on:
-        # of two labels one of which starts with the other, the shorter one would never be given.
-        texts = "|".join(re.sub(r"([\\.^$*+?{}\[\]()|])", r"\\\1", text) for text in choices)
-        request |= {"structured_outputs": {"regex": f"({texts}){STOP}"}, "stop": [STOP]}
+        # The line break belongs to the choice, as in training: otherwise only the end of the text may follow, and of
+        # two labels one of which starts with the other the shorter one would never be given. As a stop token it
+        # would be forbidden in the choice, and the request would fail.
+        request |= {"structured_outputs": {"choice": [text + STOP for text in choices]}, "stop": [STOP]}
+        request.pop("stop_token_ids", None)
     if _greedy_copies(body) > 1:
         request["n"] = 1
     return request

@@ -8,7 +8,9 @@ from manyicl_core.store.tables import Batch
 from tests.batches import await_batch, create_batch, request, result_lines
 from tests.services import wait_for
 
-REQUESTS = 250
+# Enough that a batch is still at work a second after its first chunk.
+REQUESTS = 600
+ANSWER_TOKENS = 12
 
 
 def completed(client: OpenAI, batch_id: str) -> int:
@@ -22,7 +24,8 @@ def test_a_killed_batch_goes_on_and_a_cancelled_one_keeps_its_answers(
 ) -> None:
     worker = start_hosting()
     ids = {str(number) for number in range(REQUESTS)}
-    batch = create_batch(client, [request(custom_id) for custom_id in sorted(ids)])
+    lines = [request(custom_id, max_tokens=ANSWER_TOKENS) for custom_id in sorted(ids)]
+    batch = create_batch(client, lines)
     wait_for(lambda: completed(client, batch.id) > 0, "a chunk")
     worker.kill()
     worker.wait()
@@ -38,7 +41,7 @@ def test_a_killed_batch_goes_on_and_a_cancelled_one_keeps_its_answers(
     with transaction() as session:
         assert session.get_one(Batch, batch.id).fence > 1, "the batch was not taken up again"
 
-    batch = create_batch(client, [request(custom_id) for custom_id in sorted(ids)])
+    batch = create_batch(client, lines)
     wait_for(lambda: completed(client, batch.id) > 0, "a chunk")
     assert client.batches.cancel(batch.id).status == "cancelling"
     cancelled = await_batch(client, batch.id, "cancelled", "completed")

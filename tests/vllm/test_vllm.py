@@ -1,6 +1,7 @@
 """A real vLLM server in place of our engine: the same tokens, probabilities and labels as the plain model's."""
 
 import asyncio
+import json
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from peft import PeftModel
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
+from manyicl_core.answers.logprobs import chat_logprobs
 from manyicl_core.base_models.load import load_base_model
 from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.child_process import spawn, stop
@@ -53,6 +55,8 @@ def server(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     command = [PYTHON, "-m", "vllm.entrypoints.cli.main", "serve", str(model_folder)]
     command += ["--served-model-name", SERVED, "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
     command += ["--enable-lora", "--max-lora-rank", "16", "--enable-prompt-tokens-details", "--enforce-eager"]
+    # By a request it is not heard, and where any white space may stand small models write nothing else.
+    command += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
     settings = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
     # What our own environment puts on the path is not the other's.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -158,20 +162,41 @@ def test_an_answer_is_a_whole_label_also_one_that_another_starts_with(
     fields = {"structured_outputs": {"choice": choices}, "stop_token_ids": [encoder.stop], "stop": [], "max_tokens": 40}
     tree = LabelTree([encoder.answer(label) for label in LABELS])
     prompts = [[*CONTEXT, *encoder.query(f"parcel {n}")] for n in range(6)]
+    # Where "praise" may end or go on, these decide.
+    pair = {**fields, "structured_outputs": {"choice": choices[:2]}}
+    short = completion(prompts[0], logit_bias={str(encoder.stop): 100}, **pair)
+    long = completion(prompts[0], logit_bias={str(encoder.answer(LABELS[1])[2]): 100}, **pair)
 
     async def ask(client: EngineClient) -> list[str]:
         bodies = [completion(prompt, **fields) for prompt in prompts]
-        drawn = [completion(prompts[0], **{**fields, "temperature": 2.0, "seed": seed}) for seed in range(12)]
-        asked = [client.complete("/v1/completions", body) for body in [*bodies, *drawn]]
+        asked = [client.complete("/v1/completions", body) for body in [short, long, *bodies]]
         return [answer["choices"][0]["text"] for answer in await asyncio.gather(*asked)]
 
-    texts = asking(server, ask)
-    assert set(texts) <= set(choices)
-    assert len(set(texts)) > 1
+    ended, gone_on, *texts = asking(server, ask)
+    assert [ended, gone_on] == choices[:2]
     # Its grammar allows other tokens of the same text too, so not every greedy path is our tree's.
     greedy = [plain_greedy(plain, prompt, 40, {encoder.stop}, tree) for prompt in prompts]
     expected = [choices[[encoder.answer(label) for label in LABELS].index(tokens)] for tokens in greedy]
+    assert set(texts) <= set(choices)
     assert sum(map(str.__eq__, texts, expected)) >= len(prompts) // 2
+
+
+def test_an_answer_keeps_to_a_json_schema_and_tells_its_tokens_probabilities(server: str, encoder: Encoder):
+    schema = {"type": "object", "properties": {"kind": {"enum": ["praise", "complaint"]}}, "required": ["kind"]}
+    fields = {
+        "structured_outputs": {"json": {**schema, "additionalProperties": False}},
+        "logprobs": 2,
+        "max_tokens": 60,
+    }
+    body = completion(encoder.query("parcel"), stop_token_ids=[encoder.stop], **fields)
+    [choice] = asking(server, lambda client: client.complete("/v1/completions", body))["choices"]
+    assert json.loads(choice["text"])["kind"] in ("praise", "complaint")
+    told = chat_logprobs(choice["logprobs"], 2)
+    assert told is not None
+    assert len(told["content"]) >= len(choice["text"]) // 8
+    for token in told["content"]:
+        assert len(token["top_logprobs"]) == 2
+        assert token["top_logprobs"][0]["logprob"] >= token["top_logprobs"][1]["logprob"]
 
 
 def test_label_scores_are_the_plain_models(server: str, plain: PreTrainedModel, encoder: Encoder):
