@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +26,8 @@ def refusal(status: int, message: str, code: Any, headers: dict[str, str] | None
 class FakeEngine:
     """``answers`` are given one after the other, the last one again and again.
 
-    As a vLLM server it knows its base model and what is registered.
+    As a vLLM server it knows its base model and what is registered. It may hold an answer, or a
+    stream after its first chunk, until the client leaves.
     """
 
     owned_by: str = "manyicl"
@@ -36,6 +37,7 @@ class FakeEngine:
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     registered: dict[str, str] = field(default_factory=dict)
     hold: bool = False
+    hold_stream: bool = False
     holding: threading.Event = field(default_factory=threading.Event)
     left: threading.Event = field(default_factory=threading.Event)
 
@@ -83,10 +85,22 @@ class FakeEngine:
             number = min(len(self.asked), len(self.answers)) - 1
             content = self.answers[number] if self.answers else completion("x")
             if body.get("stream") and isinstance(content, dict):
-                return StreamingResponse(_events(content), media_type="text/event-stream")
+                return StreamingResponse(self._events(content), media_type="text/event-stream")
             return content
 
         return app
+
+    async def _events(self, content: dict[str, Any]) -> AsyncIterator[str]:
+        for choice in content["choices"]:
+            yield f"data: {json.dumps({'choices': [choice]})}\n\n"
+            if self.hold_stream:
+                self.holding.set()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    self.left.set()
+        yield f"data: {json.dumps({'choices': [], 'usage': content['usage']})}\n\n"
+        yield "data: [DONE]\n\n"
 
 
 def completion(*texts: str, **choice: Any) -> dict[str, Any]:
@@ -96,13 +110,6 @@ def completion(*texts: str, **choice: Any) -> dict[str, Any]:
         for index, text in enumerate(texts)
     ]
     return {"choices": choices, "usage": USAGE}
-
-
-async def _events(content: dict[str, Any]) -> Any:
-    for choice in content["choices"]:
-        yield f"data: {json.dumps({'choices': [choice]})}\n\n"
-    yield f"data: {json.dumps({'choices': [], 'usage': content['usage']})}\n\n"
-    yield "data: [DONE]\n\n"
 
 
 @contextmanager

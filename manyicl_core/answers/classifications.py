@@ -17,6 +17,8 @@ from manyicl_core.store.contexts.schemas import ManyiclChat
 from manyicl_core.store.contexts.service import HostedPrompt
 
 _MAX_INPUT_TOKENS = 262_144
+_MAX_PROMPT_TOKENS = 4_194_304
+_MAX_PROBABILITIES = 262_144
 _INPUTS_A_CALL = 64
 
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=1_000_000, pattern=r"\S")]
@@ -61,15 +63,26 @@ def classification_call(
             "or ask /v1/chat/completions for free text",
             "manyicl",
         )
-    tokens = sum(len(prompt.tokens) - prompt.context_tokens for prompt in prompts)
-    if tokens > _MAX_INPUT_TOKENS:
-        raise InvalidRequest(
-            f"input: the inputs have {tokens} tokens together and at most {_MAX_INPUT_TOKENS} are taken at once; "
-            "send fewer in each request",
-            "input",
-        )
+    _check_size(prompts, labels)
     parts = [prompts[start : start + _INPUTS_A_CALL] for start in range(0, len(prompts), _INPUTS_A_CALL)]
     return ClassificationCall([label_scores_body(target, part, priority) for part in parts], prompts[0], labels)
+
+
+def _check_size(prompts: list[HostedPrompt], labels: tuple[str, ...]) -> None:
+    """Refuse what would take too much work or memory, before either is spent."""
+    context = prompts[0].context_tokens
+    sizes = {
+        "tokens": (sum(len(prompt.tokens) - context for prompt in prompts), _MAX_INPUT_TOKENS),
+        "tokens, the context counted with each": (sum(len(prompt.tokens) for prompt in prompts), _MAX_PROMPT_TOKENS),
+        "probabilities, one a label": (len(prompts) * len(labels), _MAX_PROBABILITIES),
+    }
+    for what, (size, most) in sizes.items():
+        if size > most:
+            raise InvalidRequest(
+                f"input: {len(prompts)} inputs have {size} {what}, and at most {most} are taken at once; "
+                f"send about {max(1, len(prompts) * most // size)} inputs in each request",
+                "input",
+            )
 
 
 async def answer_classification(

@@ -42,7 +42,8 @@ def test_every_input_gets_its_label_as_if_it_were_alone(client: OpenAI) -> None:
         ({"input": [], "manyicl": {"context": CONTEXT}}, "input", "at least 1"),
         ({"input": ["a", " "], "manyicl": {"context": CONTEXT}}, "input.1", "pattern"),
         ({"input": ["w"] * 2049, "manyicl": {"context": CONTEXT}}, "input", "2048"),
-        ({"input": ["w " * 900] * 300, "manyicl": {"context": CONTEXT}}, "input", "send fewer"),
+        ({"input": ["w"] * 2000, "manyicl": {"context": {"labels": [f"l{n}" for n in range(200)]}}}, "input", "1310"),
+        ({"input": ["w " * 900] * 300, "manyicl": {"context": CONTEXT}}, "input", "send about"),
         ({"input": ["a"], "manyicl": {"context": CONTEXT}, "top_p": 1}, "top_p", "remove"),
     ],
 )

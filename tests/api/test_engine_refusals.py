@@ -19,6 +19,7 @@ from tests.services import BASE_MODEL, serving
 
 MESSAGES: Any = [{"role": "user", "content": "Hello"}]
 CONTEXT = {"labels": ["red", "blue"], "examples": [{"input": "a", "output": "red"}]}
+CHUNK = {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}], "usage": {}}
 
 Over = Callable[[FakeEngine], str]
 
@@ -39,15 +40,18 @@ def api_over(installation: str) -> Iterator[Over]:
 
 
 @pytest.mark.parametrize(
-    ("path", "body"),
+    ("path", "body", "engine"),
     [
-        ("chat/completions", {"messages": MESSAGES}),
-        ("chat/completions", {"messages": MESSAGES, "stream": True}),
-        ("classifications", {"input": ["a"], "manyicl": {"context": CONTEXT}}),
+        ("chat/completions", {"messages": MESSAGES}, FakeEngine(hold=True)),
+        ("chat/completions", {"messages": MESSAGES, "stream": True}, FakeEngine(hold=True)),
+        ("chat/completions", {"messages": MESSAGES, "stream": True}, FakeEngine(answers=[CHUNK], hold_stream=True)),
+        ("classifications", {"input": ["a"], "manyicl": {"context": CONTEXT}}, FakeEngine(hold=True)),
     ],
+    ids=["whole", "before the first chunk", "within a stream", "classification"],
 )
-def test_the_engine_sees_that_a_client_has_left(api_over: Over, api_key: str, path: str, body: dict[str, Any]) -> None:
-    engine = FakeEngine(hold=True)
+def test_the_engine_sees_that_a_client_has_left(
+    api_over: Over, api_key: str, path: str, body: dict[str, Any], engine: FakeEngine
+) -> None:
     url = urlsplit(api_over(engine))
     content = json.dumps({"model": BASE_MODEL, **body}).encode()
     head = f"POST {url.path}/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api_key}\r\n"
