@@ -139,6 +139,15 @@ def test_contexts_that_nobody_uses_make_room(engine: Driven, monkeypatch: pytest
     assert engine.prefixes.size_bytes == 0
 
 
+def test_a_context_is_held_once_even_if_the_request_begins_twice(engine: Driven, monkeypatch: pytest.MonkeyPatch):
+    asked = replace(SHORT, prompt=LONG, prefix_tokens=100)
+    expected, _ = engine.answer(asked)
+    failing = Failing(monkeypatch, "new_layers", no_memory)
+    failing.failing = {1}
+    assert engine.answer(asked)[0] == expected
+    clear(engine)
+
+
 @pytest.mark.parametrize("error", [MemoryError, torch.OutOfMemoryError])
 def test_memory_has_run_out_in_any_words(engine: Driven, monkeypatch: pytest.MonkeyPatch, error: type[Exception]):
     Failing(monkeypatch, "states", error).always = True
