@@ -32,38 +32,38 @@ def finished(engine: Driven, tickets: list[Ticket]) -> list[int]:
 
 
 def test_a_hundred_requests_of_one_tenant_do_not_starve_another_ones(engine: Driven):
-    crowd = [engine.submit(replace(REQUEST, salt="crowd")) for _ in range(100)]
+    crowd = [engine.submit(replace(REQUEST, tenant="crowd")) for _ in range(100)]
     engine.steps(10)
     answered = sum(bool(engine.told[ticket]) for ticket in crowd)
-    one = engine.submit(replace(REQUEST, salt="one"))
+    one = engine.submit(replace(REQUEST, tenant="one"))
     while not engine.told[one]:
         engine.steps(1)
     assert sum(bool(engine.told[ticket]) for ticket in crowd) <= answered + 2
 
 
 def test_two_tenants_get_the_same_however_long_their_requests_are(engine: Driven):
-    short = [engine.submit(replace(REQUEST, salt="short")) for _ in range(40)]
-    long = [engine.submit(replace(REQUEST, salt="long", max_tokens=20)) for _ in range(40)]
+    short = [engine.submit(replace(REQUEST, tenant="short")) for _ in range(40)]
+    long = [engine.submit(replace(REQUEST, tenant="long", max_tokens=20)) for _ in range(40)]
     engine.steps(150)
     work = [sum(38 + len(engine.deltas(ticket)) for ticket in own if engine.told[ticket]) for own in (short, long)]
     assert work[0] == pytest.approx(work[1], rel=0.3)
 
 
 def test_bulk_takes_what_the_others_leave(engine: Driven):
-    bulk = [engine.submit(replace(REQUEST, salt="bulk", priority=1)) for _ in range(4)]
-    interactive = [engine.submit(replace(REQUEST, salt="busy")) for _ in range(8)]
+    bulk = [engine.submit(replace(REQUEST, tenant="bulk", priority=1)) for _ in range(4)]
+    interactive = [engine.submit(replace(REQUEST, tenant="busy")) for _ in range(8)]
     order = finished(engine, [*bulk, *interactive])
     assert sorted(order) == list(range(12))
     assert set(order[:8]) == set(range(4, 12))
 
 
 def test_many_answers_at_once_are_not_passed_by_for_ever(engine: Driven):
-    many = replace(REQUEST, n=5, salt="many")
-    engine.submit(replace(REQUEST, salt="others"))
+    many = replace(REQUEST, n=5, tenant="many")
+    engine.submit(replace(REQUEST, tenant="others"))
     engine.steps(1)
     waits = engine.submit(many)
     for _ in range(20):
-        engine.submit(replace(REQUEST, salt="others"))
+        engine.submit(replace(REQUEST, tenant="others"))
         engine.steps(1)
     assert engine.told[waits]
     engine.finish()
@@ -74,11 +74,11 @@ def test_a_tenants_new_contexts_do_not_go_before_another_ones_answers(engine: Dr
     """Contexts are work too: whoever compiles many has used more."""
     tokens = tuple(3 + (5 * number * number) % 380 for number in range(1200))
     contexts = [
-        engine.submit(replace(REQUEST, prompt=(*tokens[number:], 5), prefix_tokens=1000, salt="compiles"))
+        engine.submit(replace(REQUEST, prompt=(*tokens[number:], 5), prefix_tokens=1000, tenant="compiles"))
         for number in range(6)
     ]
     engine.steps(4)
-    answered = engine.submit(replace(REQUEST, salt="asks"))
+    answered = engine.submit(replace(REQUEST, tenant="asks"))
     engine.steps(1 + REQUEST.max_tokens)
     assert engine.deltas(answered)[-1].finish_reason == "length"
     assert not all(engine.told[ticket] for ticket in contexts)

@@ -51,7 +51,7 @@ def test_when_one_prompt_is_refused_the_others_are_not_written(
     model: LanguageModel, vocabulary: Vocabulary, tmp_path: Path
 ):
     """The second prompt's context is too large; the first would take long."""
-    engine = Driven(model, vocabulary, tmp_path, budget_bytes=40 * model.bytes_a_token)
+    engine = Driven(model, vocabulary, tmp_path, budget_bytes=40 * model.bytes_a_token, rows=1)
     with TestClient(create_app(engine.engine, vocabulary, BASE)) as client:
         before = counted("decoded")
         body = {**ENDLESS, "prompt": [PROMPT, [9] * 60], "prefix_tokens": 50}
