@@ -96,6 +96,7 @@ class Engine:
 
     def forget(self, key: PrefixKey) -> None:
         """Keep a context's prefix no longer."""
+        self._makings.forget(key)
         self._prefixes.forget(key)
 
     def step(self) -> tuple[bool, list[tuple[Ticket, Event]]]:

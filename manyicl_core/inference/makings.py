@@ -33,6 +33,7 @@ class Making:
     compilation: Compilation
     set_aside: int = 0
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    is_unwanted: bool = False
 
 
 class Makings:
@@ -61,6 +62,11 @@ class Makings:
     def makes(self, key: PrefixKey) -> bool:
         """Whether this context is being made."""
         return any(making.key == key for making in self._makings)
+
+    def forget(self, key: PrefixKey) -> None:
+        """Keep this context no longer than its ticket needs it."""
+        for making in self._makings:
+            making.is_unwanted |= making.key == key
 
     @staticmethod
     def is_needed(ticket: Ticket) -> bool:
@@ -120,6 +126,8 @@ class Makings:
         if making.key is not None:
             prefix = self._prefixes.put(making.key, prefix)
             making.ticket.held = making.key
+            if making.is_unwanted:
+                self._prefixes.forget(making.key)
         self._makings.remove(making)
         return making.ticket, prefix, making.logprobs
 

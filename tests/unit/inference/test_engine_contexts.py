@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from manyicl_core.inference.language_model import LanguageModel
 from manyicl_core.inference.prefix_files import PrefixFiles
+from manyicl_core.inference.prefix_store import PrefixKey
 from manyicl_core.inference.requests import Generation, OutOfMemory
 from manyicl_core.inference.vocabulary import Vocabulary
 from tests.unit.inference.conftest import MakeAdapter, load_tiny
@@ -114,6 +115,24 @@ def test_a_context_larger_than_the_budget_is_refused_with_what_to_do(
     assert "MANYICL_PREFIX_CACHE_BYTES" in refusal.message and "max_shots" in refusal.message
     assert cached(engine, request(100)) == 0
     assert engine.prefixes.size_bytes == engine.prefixes.budget_bytes
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3, 5, 50])
+def test_a_forgotten_context_leaves_memory_and_disk_whatever_is_done_with_it(
+    model: LanguageModel, vocabulary: Vocabulary, plain: PreTrainedModel, tmp_path: Path, steps: int
+):
+    """Before it is compiled it is not known; later its own request is still answered."""
+    files = PrefixFiles(tmp_path / "prefixes", 1 << 22, "base", model.device)
+    engine = Driven(model, vocabulary, tmp_path, files=files)
+    ticket = engine.submit(request(900, max_tokens=10))
+    for _ in range(steps):
+        engine.step()
+    engine.engine.forget(PrefixKey(None, "", TOKENS))
+    engine.finish()
+    files.close()
+    assert is_greedy(plain, ticket.request.prompt, engine.tokens(ticket), 10)
+    assert (engine.prefixes.size_bytes > 0) == (steps == 0)
+    assert (list((tmp_path / "prefixes").iterdir()) != []) == (steps == 0)
 
 
 def test_contexts_outlive_the_engine_and_answer_the_same(
