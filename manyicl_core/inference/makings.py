@@ -86,9 +86,12 @@ class Makings:
                 f"the context takes {size / 2**20:.0f} MiB and all contexts together may take "
                 f"{self._prefixes.budget_bytes / 2**20:.0f}; raise MANYICL_PREFIX_CACHE_BYTES or lower max_shots"
             )
-        if self.is_full or not self._prefixes.set_aside(size):
+        if self.is_full:
             return False
+        # Found before room is made: it may have to leave, but not before it is copied.
         start = self._prefixes.longest_start(key)
+        if not self._prefixes.set_aside(size):
+            return False
         ticket.cached = len(start.tokens)
         try:
             compilation = Compilation(ticket.model, key.tokens, start)
