@@ -68,6 +68,10 @@ class TooLarge(UserError):
     status = 413
 
 
+ENGINE_ERROR = "engine_error"
+"""The code of an engine's own failure at one request; trying again does not help for ever."""
+
+
 class Unavailable(UserError):
     """A part of the service does not answer at the moment; retrying helps."""
 

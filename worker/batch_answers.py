@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 from sqlalchemy.exc import DataError, OperationalError
 
-from manyicl_core.errors import InvalidRequest, UserError, envelope
+from manyicl_core.errors import ENGINE_ERROR, InvalidRequest, UserError, envelope
 from manyicl_core.ids import new_id
 from manyicl_core.store.batches.lines import BatchRequest
 from manyicl_core.store.batches.results import Result
@@ -20,6 +20,8 @@ _CHUNK_RESULTS = 100
 _CHUNK_SECONDS = 2.0
 _LOOK_SECONDS = 0.2
 _DATABASE_PAUSE_SECONDS = 1.0
+_MOST_FAILURES = 5
+"""Of the engine at one request, not for want of a connection or of room."""
 
 _log = structlog.get_logger(__name__)
 
@@ -87,11 +89,13 @@ async def ask(answer: Answer, request: BatchRequest) -> Result:
     Refusals that pass (the engine is full or away) are waited out, as long as they say.
     """
     request_id = new_id("req_")
+    failures = 0
     while True:
         try:
             return Result(request.custom_id, 200, request_id, await answer(request.body))
         except UserError as error:
-            if error.retry_after_ms is None:
+            failures += error.code == ENGINE_ERROR
+            if error.retry_after_ms is None or failures >= _MOST_FAILURES:
                 return _refused(request, request_id, error)
             pause = error.retry_after_ms / 1000
         except OperationalError:

@@ -1,10 +1,20 @@
 """The body of ``POST /v1/chat/completions``."""
 
+import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
 
 from manyicl_core.store.contexts.schemas import ManyiclChat
+
+
+def _is_unicode(text: str) -> str:
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("this holds half a character (a lone surrogate); send valid Unicode")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_is_unicode)]
 
 
 class _Strict(BaseModel):
@@ -15,14 +25,14 @@ class TextPart(_Strict):
     """A part of a message's content."""
 
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class Message(_Strict):
     """One message of a chat."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: Text | list[TextPart]
     name: str | None = None
 
     def text(self) -> str:
@@ -46,6 +56,15 @@ class JsonSchema(_Strict):
     description: str | None = None
     schema_: Annotated[dict[str, Any], Field(alias="schema")]
     strict: bool | None = None
+
+    @field_validator("schema_")
+    @classmethod
+    def _is_json(cls, schema: dict[str, Any]) -> dict[str, Any]:
+        try:
+            json.dumps(schema, allow_nan=False, ensure_ascii=False).encode()
+        except ValueError as error:
+            raise ValueError("this is not JSON: it holds NaN, an infinity or half a character") from error
+        return schema
 
 
 class TextFormat(_Strict):
@@ -87,7 +106,7 @@ class CreateChatCompletion(_Strict):
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    stop: Text | Annotated[list[Text], Field(max_length=4)] | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None
     presence_penalty: _Penalty | None = None
     frequency_penalty: _Penalty | None = None

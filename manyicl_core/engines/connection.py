@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import httpx2
 
-from manyicl_core.errors import DeadlineExceeded, InvalidRequest, Overloaded, Unavailable, UserError
+from manyicl_core.errors import ENGINE_ERROR, DeadlineExceeded, InvalidRequest, Overloaded, Unavailable, UserError
 
 Health = Literal["ready", "refuses", "silent"]
 
@@ -94,6 +94,8 @@ def _transport_errors() -> Iterator[None]:
         yield
     except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
         raise NotReached(_away(error)) from error
+    except httpx2.ReadTimeout as error:
+        raise Unavailable(_away(error), code=ENGINE_ERROR) from error
     except httpx2.HTTPError as error:
         raise Unavailable(_away(error)) from error
 
@@ -109,7 +111,9 @@ def _check(status: int, headers: Mapping[str, str], content: bytes) -> None:
         error = json.loads(content)["error"]
         raise _refusal(status, headers, error)
     except (ValueError, KeyError, TypeError):
-        raise Unavailable(f"The inference engine failed with status {status}; its log has the story") from None
+        raise Unavailable(
+            f"The inference engine failed with status {status}; its log has the story", code=ENGINE_ERROR
+        ) from None
 
 
 def _refusal(status: int, headers: Mapping[str, str], error: Mapping[str, Any]) -> UserError:

@@ -55,11 +55,6 @@ class Decoder:
         if last is not row:
             self.rows[slot] = last
 
-    def clear(self) -> None:
-        """Drop all rows, after a step that failed."""
-        self.rows = []
-        self._slots = Slots(self._model)
-
     def step(self) -> list[tuple[Row, list[int]]]:
         """One pass of the model: each row's new tokens, at least one; rows whose answer is complete leave.
 

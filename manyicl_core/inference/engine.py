@@ -71,7 +71,8 @@ class Engine:
         self._scorings: deque[Ticket] = deque()
         self._decoders: dict[LanguageModel, Decoder] = {}
         self._rows: dict[Row, tuple[Ticket, int]] = {}
-        self._rows_promised = False
+        # Answers of requests that have begun, for which no row is free yet.
+        self._unwritten: deque[tuple[Ticket, int]] = deque()
         self._told: list[tuple[Ticket, Event]] = []
         self.wake: Callable[[], None] = lambda: None
 
@@ -102,7 +103,7 @@ class Engine:
     def step(self) -> tuple[bool, list[tuple[Ticket, Event]]]:
         """Do the next piece of work; says whether there was any, and what to tell to whom."""
         self._sweep()
-        self._rows_promised = False
+        self._guarded(self._fill_rows, [ticket for ticket, _ in self._unwritten])
         while self._waiting.pop(self._start) is not None:
             pass
         WAITING.set(len(self._waiting))
@@ -153,10 +154,7 @@ class Engine:
     def _has_room(self, ticket: Ticket) -> bool:
         if isinstance(ticket.request, LabelScoring):
             return len(self._scorings) < _SCORED_QUERIES
-        if self._rows and len(self._rows) + ticket.request.n > self._max_rows:
-            # Who needs many rows gets them before those behind take each one that becomes free.
-            self._rows_promised = True
-        return not self._rows_promised
+        return len(self._rows) < self._max_rows and not self._unwritten
 
     def _stand_behind(self, ticket: Ticket, key: PrefixKey) -> bool:
         """Hold the ticket's context, if it is compiled."""
@@ -183,26 +181,33 @@ class Engine:
             return
         ticket.unfinished = request.n
         ticket.texts = [TextStream(self._vocabulary.texts, list(request.stop_texts)) for _ in range(request.n)]
-        model = ticket.model.language_model
-        if model not in self._decoders:
-            self._decoders[model] = Decoder(model)
-        for number in range(request.n):
+        self._unwritten += [(ticket, number) for number in range(request.n)]
+        self._fill_rows()
+
+    def _fill_rows(self) -> None:
+        """Begin answers while rows are free."""
+        while self._unwritten and len(self._rows) < self._max_rows:
+            ticket, number = self._unwritten.popleft()
+            request, model = ticket.request, ticket.model
+            assert isinstance(request, Generation) and model is not None
+            if model.language_model not in self._decoders:
+                self._decoders[model.language_model] = Decoder(model.language_model)
             answer = Answer(request.sampling, request.max_tokens, request.stop_tokens, self._guide(request), number)
-            row = Row(ticket.model.adapter, ticket.prefix, ticket.query, answer)
-            self._decoders[model].join(row)
+            row = Row(model.adapter, ticket.prefix, ticket.query, answer)
+            self._decoders[model.language_model].join(row)
             self._rows[row] = ticket, number
 
     def _guide(self, request: Generation) -> LabelGuide | GrammarGuide | None:
         match request.guide:
             case Choices(answers):
                 return LabelGuide(LabelTree(answers))
-            case Grammar(text):
-                return GrammarGuide(self._vocabulary.grammars, text)
+            case Grammar(matcher):
+                return GrammarGuide(matcher)
             case None:
                 return None
 
     def _adapters_in_use(self) -> set[str | None]:
-        busy = [ticket for ticket, _ in self._rows.values()]
+        busy = [ticket for ticket, _ in [*self._rows.values(), *self._unwritten]]
         return {ticket.request.adapter for ticket in [*busy, *self._scorings, *self._makings]}
 
     # Working
@@ -290,7 +295,8 @@ class Engine:
     def _sweep(self) -> None:
         """Take out what nobody waits for any more, and what is too late."""
         over = self._waiting.remove(Ticket.is_over)
-        busy = [*self._makings, *self._scorings, *dict.fromkeys(ticket for ticket, _ in self._rows.values())]
+        writing = dict.fromkeys(ticket for ticket, _ in [*self._rows.values(), *self._unwritten])
+        busy = [*self._makings, *self._scorings, *writing]
         over += [ticket for ticket in busy if ticket.is_over()]
         for ticket in over:
             self._take_out(ticket)
@@ -306,6 +312,7 @@ class Engine:
         self._makings.take_out(ticket)
         if ticket in self._scorings:
             self._scorings.remove(ticket)
+        self._unwritten = deque(waits for waits in self._unwritten if waits[0] is not ticket)
         for row in [row for row, (owner, _) in self._rows.items() if owner is ticket]:
             assert ticket.model is not None
             if row.answer.finish is None:

@@ -1,17 +1,22 @@
 """The engine's one thread, seen from the event loop."""
 
 import asyncio
+import signal
 import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator
 from queue import Empty, SimpleQueue
 
+import structlog
+
 from manyicl_core.inference.engine import Engine
 from manyicl_core.inference.metrics import REFUSED
 from manyicl_core.inference.prefix_store import PrefixKey
 from manyicl_core.inference.requests import Delta, Event, Generation, LabelScores, LabelScoring, Overloaded, Refusal
 from manyicl_core.inference.tickets import Ticket
+
+_log = structlog.get_logger(__name__)
 
 _LOOK_SECONDS = 0.1
 """Waiting requests may become too late while nothing else happens."""
@@ -20,6 +25,8 @@ _SHORTEST_WAIT, _LONGEST_WAIT = 0.1, 30.0
 
 class EngineThread:
     """Runs the engine's steps and brings what it tells to whoever awaits it.
+
+    Should the thread die of a mistake of ours, the process ends, so that whoever watches it starts another.
 
     Args:
         max_waiting: requests that may wait for a row; the next ones are refused at once.
@@ -93,6 +100,19 @@ class EngineThread:
         return min(max(waiting * each, _SHORTEST_WAIT), _LONGEST_WAIT)
 
     def _run(self) -> None:
+        try:
+            self._repeat()
+        except Exception:
+            _log.exception("engine_thread_died")
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._give_up)
+
+    def _give_up(self) -> None:
+        """Tell all who wait; the process has to be started anew."""
+        self._deliver([(ticket, Refusal("the engine stopped; its log has the story")) for ticket in self._listeners])
+        signal.raise_signal(signal.SIGTERM)
+
+    def _repeat(self) -> None:
         worked = False
         while not self._closing:
             self._read_inbox(wait=not worked)

@@ -1,7 +1,7 @@
 """Waiting requests: of the urgent ones first, and among tenants by what each has used (fair queueing)."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -20,10 +20,6 @@ class FairQueue(Generic[Item]):
 
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
-
-    def __iter__(self) -> Iterator[Item]:
-        for queue in self._waiting.values():
-            yield from queue
 
     def push(self, item: Item, tenant: str, priority: int) -> None:
         """Wait, behind the tenant's others of the same priority."""

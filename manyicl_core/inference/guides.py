@@ -9,6 +9,8 @@ from llguidance import LLMatcher, LLTokenizer
 
 from manyicl_core.method.labels import LabelTree
 
+_LARGEST_MULTIPLE = 10_000
+
 
 class BadGrammar(ValueError):
     """The JSON Schema or regular expression cannot be followed; the message says why."""
@@ -40,14 +42,25 @@ class LabelGuide:
         return not self._labels.allowed(self._written)
 
 
-def check_grammar(grammar: str) -> None:
-    """Raises ``BadGrammar`` if llguidance cannot follow it."""
-    if message := LLMatcher.validate_grammar(grammar):
-        raise BadGrammar(message.strip().splitlines()[0])
+def compiled_grammar(tokenizer: LLTokenizer, grammar: str) -> LLMatcher:
+    """The grammar, ready to be followed. It can take a second: not between the steps of others.
+
+    Raises:
+        BadGrammar: llguidance cannot follow it.
+    """
+    matcher = LLMatcher(tokenizer, grammar)
+    if matcher.is_error():
+        raise BadGrammar(matcher.get_error().strip().splitlines()[0])
+    return matcher
 
 
 def json_grammar(schema: dict[str, Any] | None) -> str:
-    """The grammar of JSON texts that fit ``schema``; of any JSON object without one."""
+    """The grammar of JSON texts that fit ``schema``; of any JSON object without one.
+
+    Raises:
+        BadGrammar: it asks for the multiples of a large number, which takes minutes to compile.
+    """
+    _check_multiples(schema)
     return str(
         LLMatcher.grammar_from_json_schema(
             json.dumps(schema or {"type": "object"}),
@@ -65,8 +78,8 @@ def regex_grammar(pattern: str) -> str:
 class GrammarGuide:
     """Follows an answer through a grammar (llguidance: a mask over the vocabulary takes microseconds)."""
 
-    def __init__(self, tokenizer: LLTokenizer, grammar: str) -> None:
-        self._matcher = LLMatcher(tokenizer, grammar)
+    def __init__(self, grammar: LLMatcher) -> None:
+        self._matcher = grammar.deep_copy()
 
     def restrict(self, logits: torch.Tensor) -> torch.Tensor:
         """Leave the tokens after which the text can still be completed."""
@@ -83,3 +96,14 @@ class GrammarGuide:
     def is_complete(self) -> bool:
         """Whether the text is complete and nothing can follow."""
         return bool(self._matcher.is_stopped())
+
+
+def _check_multiples(schema: Any) -> None:
+    if isinstance(schema, dict):
+        number = schema.get("multipleOf")
+        if isinstance(number, int | float) and abs(number) > _LARGEST_MULTIPLE:
+            raise BadGrammar(f"multipleOf may be at most {_LARGEST_MULTIPLE}")
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for part in schema:
+            _check_multiples(part)

@@ -176,6 +176,8 @@ def _read(folder: Path) -> Matrices:
         other = key.replace(".lora_A.", ".lora_B.")
         if other in weights:
             matrices[module] = weights.pop(key).float(), weights.pop(other).float() * scale
+    if not all(bool(part.isfinite().all()) for pair in matrices.values() for part in pair):
+        raise UnsupportedAdapter(f"{folder.name}: it has weights that are not finite")
     if weights or not matrices:
         raise UnsupportedAdapter(f"{folder.name}: unknown weights {sorted(weights)[:3]}")
     return matrices

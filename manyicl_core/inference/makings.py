@@ -9,7 +9,7 @@ from manyicl_core.inference.compilation import CHUNK, Compilation
 from manyicl_core.inference.decoding import LONGEST_ROW
 from manyicl_core.inference.prefix import Prefix
 from manyicl_core.inference.prefix_store import PrefixKey, PrefixStore
-from manyicl_core.inference.requests import Generation, OutOfMemory
+from manyicl_core.inference.requests import ContextTooLarge, Generation
 from manyicl_core.inference.scoring import following_logprobs
 from manyicl_core.inference.tickets import Ticket
 
@@ -77,12 +77,12 @@ class Makings:
         """Make a ticket's context; False: not now.
 
         Raises:
-            OutOfMemory: it is larger than all contexts together may be.
+            ContextTooLarge: it is larger than all contexts together may be.
         """
         assert ticket.model is not None
         size = len(key.tokens) * ticket.model.language_model.bytes_a_token
         if size > self._prefixes.budget_bytes:
-            raise OutOfMemory(
+            raise ContextTooLarge(
                 f"the context takes {size / 2**20:.0f} MiB and all contexts together may take "
                 f"{self._prefixes.budget_bytes / 2**20:.0f}; raise MANYICL_PREFIX_CACHE_BYTES or lower max_shots"
             )

@@ -42,6 +42,8 @@ class PrefixFiles:
         self._device = device
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="prefix-files")
         folder.mkdir(parents=True, exist_ok=True)
+        for part in folder.glob("*.part"):  # of a process that was killed
+            part.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Write what is still to be written."""

@@ -93,9 +93,10 @@ class PrefixStore:
 
     def set_aside(self, size_bytes: int) -> bool:
         """Make room for a prefix about to be made; False: there is none now, as others are held."""
-        self._evict(self._budget - size_bytes)
-        if self._bytes + size_bytes > self._budget:
+        idle = sum(entry.prefix.size_bytes for entry in self._entries.values() if not entry.holders)
+        if self._bytes - idle + size_bytes > self._budget:
             return False
+        self._evict(self._budget - size_bytes)
         self._count(size_bytes)
         return True
 

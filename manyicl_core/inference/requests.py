@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from llguidance import LLMatcher
+
 from manyicl_core.inference.answer import GREEDY, FinishReason, Sampling, TokenLogprob
 
 
@@ -37,9 +39,9 @@ class Choices:
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """The answer follows a grammar of llguidance."""
+    """The answer follows a compiled grammar of llguidance."""
 
-    text: str
+    matcher: LLMatcher
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +127,13 @@ class OutOfMemory(Refusal):
 
     status = 503
     code = "out_of_memory"
+
+
+class ContextTooLarge(Refusal):
+    """The context is larger than all contexts together may be."""
+
+    status = 400
+    code = "context_too_large"
 
 
 class Overloaded(Refusal):

@@ -102,12 +102,13 @@ class LabelScoresRequest(Placed):
 
 
 class ForgetRequest(BaseModel):
-    """A context whose prefix is to be kept no longer: what it was compiled with."""
+    """A context whose prefix is to be kept no longer: what it was compiled with, and where fewer shots end."""
 
     model_config = ConfigDict(extra="ignore")
 
     model: str
     tokens: Tokens
+    ends: list[int] = []
     cache_salt: Annotated[str, Field(max_length=128)] = ""
 
 

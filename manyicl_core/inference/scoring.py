@@ -15,8 +15,8 @@ from manyicl_core.inference.language_model import LanguageModel
 from manyicl_core.inference.prefix import Prefix
 from manyicl_core.inference.slots import Slots
 
-_TAILS = 128
-"""Rows of the second stage in one pass."""
+_TAIL_TOKENS = 2048
+"""Tokens of the second stage in one pass: each has logits of its own."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,8 +50,12 @@ def label_scores(model: LanguageModel, queries: Sequence[LabelQuery]) -> list[li
     ]
     # Labels of similar lengths together.
     tails.sort(key=lambda tail: len(queries[tail[0]].labels[tail[1]]))
-    for start in range(0, len(tails), _TAILS):
-        _add_tails(model, queries, slots, tails[start : start + _TAILS], scores)
+    while tails:
+        # All are padded to the last one.
+        longest = len(queries[tails[-1][0]].labels[tails[-1][1]])
+        pack = max(1, _TAIL_TOKENS // longest)
+        _add_tails(model, queries, slots, tails[-pack:], scores)
+        del tails[-pack:]
     return scores
 
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from manyicl_core.inference.answer import Sampling
 from manyicl_core.inference.engine import Engine
 from manyicl_core.inference.engine_thread import EngineThread
-from manyicl_core.inference.guides import BadGrammar, check_grammar, json_grammar, regex_grammar
+from manyicl_core.inference.guides import BadGrammar, compiled_grammar, json_grammar, regex_grammar
 from manyicl_core.inference.prefix_store import PrefixKey
 from manyicl_core.inference.replies import Choice, Kind, piece, take, whole
 from manyicl_core.inference.requests import (
@@ -41,6 +41,8 @@ from manyicl_core.inference.schemas import (
 from manyicl_core.inference.vocabulary import Vocabulary
 
 _CLIENT_CLOSED_REQUEST = 499
+_LONGEST_LABEL = 256
+"""Tokens of a label, the stop token included: what there is room for behind a context."""
 
 Result = TypeVar("Result")
 
@@ -94,7 +96,8 @@ def create_app(engine: Engine, vocabulary: Vocabulary, base_model: str, max_wait
     @app.post("/v1/prefixes/forget")
     async def forget(body: ForgetRequest) -> dict[str, bool]:
         adapter = None if body.model == base_model else body.model
-        thread.forget(PrefixKey(adapter, body.cache_salt, tuple(body.tokens)))
+        for end in {len(body.tokens), *body.ends} - {0}:
+            thread.forget(PrefixKey(adapter, body.cache_salt, tuple(body.tokens[:end])))
         return {"forgotten": True}
 
     @app.post("/v1/label_scores")
@@ -117,7 +120,8 @@ class Service:
         """``/v1/completions``."""
         prompts = body.prompts()
         stop = frozenset(body.stop_token_ids)
-        requests = [self._generation(body, tuple(prompt), stop, body.logprobs, body.echo) for prompt in prompts]
+        guide = await self._guide(body.structured_outputs, body.stop_token_ids)
+        requests = [self._generation(body, tuple(prompt), stop, guide, body.logprobs, body.echo) for prompt in prompts]
         return await self._respond(requests, "text_completion", body)
 
     async def chat(self, body: ChatRequest) -> Response:
@@ -125,11 +129,14 @@ class Service:
         prompt = self._vocabulary.chat([message.model_dump() for message in body.messages])
         stop = frozenset([*body.stop_token_ids, self._vocabulary.end])
         logprobs = body.top_logprobs if body.logprobs else None
-        return await self._respond([self._generation(body, tuple(prompt), stop, logprobs)], "chat.completion", body)
+        guide = await self._guide(body.structured_outputs, body.stop_token_ids)
+        request = self._generation(body, tuple(prompt), stop, guide, logprobs)
+        return await self._respond([request], "chat.completion", body)
 
     async def label_scores(self, body: LabelScoresRequest) -> Response:
         """``/v1/label_scores``."""
         labels = tuple(tuple(label) for label in body.labels)
+        _check_labels(labels)
         longest = max(map(len, labels))
         for prompt in body.prompts:
             self._check(prompt, longest)
@@ -165,6 +172,7 @@ class Service:
         body: CompletionRequest | ChatRequest,
         prompt: tuple[int, ...],
         stop: frozenset[int],
+        guide: Choices | Grammar | None,
         logprobs: int | None,
         echo: bool = False,
     ) -> Generation:
@@ -193,7 +201,7 @@ class Service:
             ),
             stop_texts=tuple(body.stop),
             stop_tokens=stop if body.structured_outputs is None else stop | {self._vocabulary.end},
-            guide=self._guide(body.structured_outputs, body.stop_token_ids),
+            guide=guide,
             n=body.n,
             echo=echo,
         )
@@ -214,19 +222,21 @@ class Service:
             )
         return room
 
-    def _guide(self, outputs: StructuredOutputs | None, stop: list[int]) -> Choices | Grammar | None:
+    async def _guide(self, outputs: StructuredOutputs | None, stop: list[int]) -> Choices | Grammar | None:
         if outputs is None:
             return None
         if outputs.choice is not None:
             if not stop:
                 raise BadRequest("structured_outputs.choice needs stop_token_ids", "missing_stop")
-            return Choices(tuple((*self._vocabulary.plain(text), stop[0]) for text in outputs.choice))
+            answers = [(*self._vocabulary.plain(text), stop[0]) for text in outputs.choice]
+            _check_labels(answers)
+            return Choices(tuple(answers))
         try:
             grammar = regex_grammar(outputs.regex) if outputs.regex is not None else json_grammar(outputs.json_schema)
-            check_grammar(grammar)
+            matcher = await asyncio.to_thread(compiled_grammar, self._vocabulary.grammars, grammar)
         except (BadGrammar, ValueError) as error:
             raise BadRequest(f"structured_outputs: {error}", "invalid_grammar") from error
-        return Grammar(grammar)
+        return Grammar(matcher)
 
     async def _respond(self, requests: list[Generation], kind: Kind, body: CompletionRequest | ChatRequest) -> Response:
         """The whole answer, or a stream of its pieces."""
@@ -293,6 +303,15 @@ async def _all(answers: list[Coroutine[Any, Any, Result]]) -> list[Result]:
     finally:
         for task in tasks:
             task.cancel()
+
+
+def _check_labels(labels: Sequence[Sequence[int]]) -> None:
+    longest = max(map(len, labels))
+    if longest > _LONGEST_LABEL:
+        raise BadRequest(
+            f"a label has {longest} tokens and may have {_LONGEST_LABEL}; shorten it, or ask for free text",
+            "label_too_long",
+        )
 
 
 async def _while_connected(request: Request, answer: Coroutine[Any, Any, Response]) -> Response:

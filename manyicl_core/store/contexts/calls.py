@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from manyicl_core.base_models.catalog import base_model_folder, context_length
 from manyicl_core.base_models.tokenizer import load_encoder
-from manyicl_core.errors import Conflict, InvalidRequest, NotReady
+from manyicl_core.errors import Conflict, InvalidRequest, NotFound, NotReady
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.contexts.compiled import load_compiled
 from manyicl_core.store.contexts.hosting import CONTEXT_PREFIX, get_context
@@ -81,8 +81,12 @@ def named_prompts(
 
     Raises:
         InvalidRequest: the context and a query are longer than the model reads.
+        NotFound: the context has been deleted meanwhile.
     """
-    compiled = load_compiled(store, named.artifact)
+    try:
+        compiled = load_compiled(store, named.artifact)
+    except FileNotFoundError:
+        raise NotFound("context", named.id, "model") from None
     shots = len(compiled.ends) - 1
     if named.max_shots is not None:
         shots = min(shots, named.max_shots)

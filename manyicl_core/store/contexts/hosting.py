@@ -134,22 +134,24 @@ def remove_expired(store: ArtifactStore) -> list[dict[str, Any]]:
         with transaction() as session:
             row = session.scalar(select(Context).where(Context.id == context_id).with_for_update(skip_locked=True))
             if row is not None:
-                if row.artifact is not None:
-                    forgotten.append(_engines_part(store, row))
+                forgotten += _engines_part(store, row)
                 # Under the row's lock: a worker that has just chosen waits, finds no row and writes nothing.
                 delete_objects(store, context_id)
                 session.delete(row)
     return forgotten
 
 
-def _engines_part(store: ArtifactStore, row: Context) -> dict[str, Any]:
-    """What a context's prefix was compiled with."""
-    assert row.artifact is not None
-    return {
-        "model": row.weights_sha256 or row.base_model,
-        "tokens": load_compiled(store, row.artifact).tokens,
-        "cache_salt": cache_salt(row.project_id, row.weights_sha256),
-    }
+def _engines_part(store: ArtifactStore, row: Context) -> list[dict[str, Any]]:
+    """What a context's prefix was compiled with, if it has one that is not forgotten already."""
+    try:
+        compiled = None if row.artifact is None else load_compiled(store, row.artifact)
+    except FileNotFoundError:  # an earlier removal was interrupted after the objects
+        compiled = None
+    if compiled is None:
+        return []
+    salt = cache_salt(row.project_id, row.weights_sha256)
+    model = row.weights_sha256 or row.base_model
+    return [{"model": model, "tokens": compiled.tokens, "ends": compiled.ends, "cache_salt": salt}]
 
 
 def _is_alive() -> ColumnElement[bool]:

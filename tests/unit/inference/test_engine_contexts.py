@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from manyicl_core.inference.language_model import LanguageModel
 from manyicl_core.inference.prefix_files import PrefixFiles
 from manyicl_core.inference.prefix_store import PrefixKey
-from manyicl_core.inference.requests import Generation, OutOfMemory
+from manyicl_core.inference.requests import ContextTooLarge, Generation
 from manyicl_core.inference.vocabulary import Vocabulary
 from tests.unit.inference.conftest import MakeAdapter, load_tiny
 from tests.unit.inference.driving import SHOWN, Driven, counted
@@ -111,7 +111,7 @@ def test_a_context_larger_than_the_budget_is_refused_with_what_to_do(
     ticket = engine.submit(request(101))
     engine.finish()
     refusal = engine.refusal(ticket)
-    assert isinstance(refusal, OutOfMemory)
+    assert isinstance(refusal, ContextTooLarge)
     assert "MANYICL_PREFIX_CACHE_BYTES" in refusal.message and "max_shots" in refusal.message
     assert cached(engine, request(100)) == 0
     assert engine.prefixes.size_bytes == engine.prefixes.budget_bytes

@@ -102,8 +102,7 @@ def test_no_more_answers_than_there_are_rows_are_written_at_once(
     tickets = [engine.submit(replace(SHORT, n=n)) for n in (1, 1, 1, 1, 2, 3, 6, 1)]
     most = 0
     while engine.step():
-        writing = [ticket for ticket in tickets if engine.told[ticket] and unfinished(engine, ticket)]
-        most = max(most, sum(ticket.request.n for ticket in writing if ticket.request.n <= 4))
+        most = max(most, sum(begun_and_unfinished(engine, ticket) for ticket in tickets))
     assert most <= 4
     for ticket in tickets:
         assert isinstance(ticket.request, Generation)
@@ -111,9 +110,21 @@ def test_no_more_answers_than_there_are_rows_are_written_at_once(
             assert len(engine.tokens(ticket, index)) == SHORT.max_tokens
 
 
-def unfinished(engine: Driven, ticket: Ticket) -> bool:
-    assert isinstance(ticket.request, Generation)
-    return sum(delta.finish_reason is not None for delta in engine.deltas(ticket)) < ticket.request.n
+def begun_and_unfinished(engine: Driven, ticket: Ticket) -> int:
+    deltas = engine.deltas(ticket)
+    return len({delta.index for delta in deltas}) - sum(delta.finish_reason is not None for delta in deltas)
+
+
+def test_a_request_for_more_answers_than_there_are_rows_begins_beside_others(
+    model: LanguageModel, vocabulary: Vocabulary, tmp_path: Path
+):
+    engine = Driven(model, vocabulary, tmp_path, rows=3)
+    long = engine.submit(replace(SHORT, max_tokens=50))
+    many = engine.submit(replace(SHORT, n=7, tenant="many"))
+    small = engine.submit(replace(SHORT, tenant="small"))
+    engine.steps(40)
+    assert begun_and_unfinished(engine, long) == 1
+    assert len(engine.text(many, 6)) and len(engine.text(small))
 
 
 @pytest.mark.parametrize("crowd", [0, 1, 9])

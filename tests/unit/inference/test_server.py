@@ -248,7 +248,7 @@ def test_a_refusal_has_its_status_and_code(
         ({"prompts": [[5] * MAX_POSITIONS]}, "context_length_exceeded"),
         ({"prompts": [PROMPT, [10**6]]}, "invalid_value"),
         ({"labels": [[5], [5, 10**6]]}, "invalid_value"),
-        ({"labels": [[5] * MAX_POSITIONS]}, "context_length_exceeded"),
+        ({"labels": [[5] * 257]}, "label_too_long"),
     ],
 )
 def test_scores_that_cannot_be_told_are_refused(client: TestClient, changes: dict[str, Any], code: str):

@@ -55,7 +55,7 @@ def test_when_one_prompt_is_refused_the_others_are_not_written(
     with TestClient(create_app(engine.engine, vocabulary, BASE)) as client:
         before = counted("decoded")
         body = {**ENDLESS, "prompt": [PROMPT, [9] * 60], "prefix_tokens": 50}
-        assert client.post("/v1/completions", json=body).status_code == 503
+        assert client.post("/v1/completions", json=body).json()["error"]["code"] == "context_too_large"
         assert client.post("/v1/completions", json=COMPLETION).status_code == 200
         assert counted("decoded") < before + 1900
 
