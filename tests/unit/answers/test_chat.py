@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from manyicl_core.answers.chat_answer import chat_answer
 from manyicl_core.answers.chat_call import EngineCall
@@ -120,3 +121,31 @@ def test_label_probabilities_are_streamed_with_the_label():
     assert "".join(part["choices"][0]["delta"].get("content", "") for part in told) == "dark blue"
     assert told[0]["manyicl"]["label_probabilities"]["red"] == pytest.approx(0.1192, abs=1e-4)
     assert told[-1]["choices"][0]["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"messages": [{"role": "user", "content": "\ud800"}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "a\udfff"}]}]},
+        {"stop": "\ud800"},
+        {"stop": ["a", "\ud800"]},
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "a", "schema": {"type": "number", "maximum": float("nan")}},
+            }
+        },
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "a", "schema": {"enum": ["\ud800"]}},
+            }
+        },
+    ],
+)
+def test_what_no_engine_could_be_sent_is_refused(changes: dict[str, Any]):
+    body = {"model": "m", "messages": [{"role": "user", "content": "a"}]}
+    CreateChatCompletion.model_validate(body)
+    with pytest.raises(ValidationError, match="half a character|not JSON"):
+        CreateChatCompletion.model_validate(body | changes)
