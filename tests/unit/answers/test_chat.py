@@ -147,5 +147,5 @@ def test_label_probabilities_are_streamed_with_the_label():
 def test_what_no_engine_could_be_sent_is_refused(changes: dict[str, Any]):
     body = {"model": "m", "messages": [{"role": "user", "content": "a"}]}
     CreateChatCompletion.model_validate(body)
-    with pytest.raises(ValidationError, match="half a character|not JSON"):
+    with pytest.raises(ValidationError, match=r"half a character|not JSON"):
         CreateChatCompletion.model_validate(body | changes)
