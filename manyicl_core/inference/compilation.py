@@ -13,31 +13,41 @@ class Compilation:
     """A prefix in the making, a chunk at a time, so that others can have the model in between.
 
     Args:
-        start: a compiled prefix of ``tokens`` by the same model, to go on from.
+        start: a compiled prefix of ``tokens`` by the same model, to go on from with a copy of it.
+        before: one to go on from without a copy; what is made then stands behind it.
 
     Attributes:
         done: how many of the tokens have been run.
     """
 
-    def __init__(self, model: TunedModel, tokens: tuple[int, ...], start: Prefix = EMPTY_PREFIX) -> None:
-        assert tokens[: len(start.tokens)] == start.tokens
+    def __init__(
+        self,
+        model: TunedModel,
+        tokens: tuple[int, ...],
+        start: Prefix = EMPTY_PREFIX,
+        before: Prefix = EMPTY_PREFIX,
+    ) -> None:
+        assert not (start.tokens and before.tokens)
+        self.done = len(start.tokens) + len(before.tokens)
+        assert tokens[: self.done] == start.tokens + before.tokens
         self._model = model
         self._tokens = tokens
-        self.done = len(start.tokens)
-        self._layers = model.language_model.new_layers(1, len(tokens))
+        self._before = before
+        self._layers = model.language_model.new_layers(1, len(tokens) - len(before.tokens))
         for ours, theirs in zip(self._layers, start.layers, strict=False):
             for part, other in zip(ours, theirs, strict=True):
-                part[:, :, : self.done] = other
+                part[:, :, : len(start.tokens)] = other
 
     def advance(self, most: int = CHUNK) -> torch.Tensor:
         """Run the next ``most`` tokens; gives their last states, ``[tokens, hidden]``."""
         end = min(self.done + most, len(self._tokens))
-        before = Prefix(self._tokens, self._layers).start(self.done)
-        own = tuple((keys[:, :, self.done : end], values[:, :, self.done : end]) for keys, values in self._layers)
+        done = self._part(self.done) if self.done > len(self._before.tokens) else self._before
+        begin, stop = (place - len(self._before.tokens) for place in (self.done, end))
+        own = tuple((keys[:, :, begin:stop], values[:, :, begin:stop]) for keys, values in self._layers)
         slots = Slots(self._model.language_model, own)
         slots.take()
         chunk = list(self._tokens[self.done : end])
-        states = slots.run([self._model.adapter], [chunk], [before])
+        states = slots.run([self._model.adapter], [chunk], [done])
         self.done = end
         return states
 
@@ -49,7 +59,13 @@ class Compilation:
     def prefix(self) -> Prefix:
         """What has been made."""
         assert not self.left
-        return Prefix(self._tokens, self._layers)
+        return self._part(len(self._tokens))
+
+    def _part(self, end: int) -> Prefix:
+        """The first ``end`` tokens, without a copy."""
+        tokens = end - len(self._before.tokens)
+        layers = tuple((keys[:, :, :tokens], values[:, :, :tokens]) for keys, values in self._layers)
+        return Prefix(self._tokens[:end], layers, self._before if self._before.tokens else None)
 
 
 def compile_prefix(model: TunedModel, tokens: tuple[int, ...], start: Prefix = EMPTY_PREFIX) -> Prefix:

@@ -23,6 +23,7 @@ class Row:
     Attributes:
         pending: tokens that the model has not read yet: first the query, then what was written last.
         own: tokens behind the prefix that it has read.
+        is_apart: whether the prefix ends with tokens of its own.
         error: why its answer cannot go on.
     """
 
@@ -31,6 +32,7 @@ class Row:
     pending: list[int]
     answer: Answer
     own: list[int] = field(default_factory=list)
+    is_apart: bool = False
     error: Exception | None = None
 
 
@@ -93,17 +95,20 @@ class Decoder:
         return written
 
     def _set_apart(self, slot: int, row: Row) -> None:
-        """Make of all that a row has read a prefix of its own: others are not padded to its length."""
+        """Make of what a row has read a prefix of its own, behind the shared one: others are not padded to it."""
         own = self._slots.contents(slot)
-        layers = (
-            tuple(
-                (torch.cat([prefix[0], keys], dim=2), torch.cat([prefix[1], values], dim=2))
-                for prefix, (keys, values) in zip(row.prefix.layers, own, strict=True)
+        tokens = (*row.prefix.tokens, *row.own)
+        if row.is_apart:
+            before = row.prefix.before
+            own = tuple(
+                (torch.cat([had[0], keys], dim=2), torch.cat([had[1], values], dim=2))
+                for had, (keys, values) in zip(row.prefix.layers, own, strict=True)
             )
-            if row.prefix.tokens
-            else tuple((keys.clone(), values.clone()) for keys, values in own)
-        )
-        row.prefix = Prefix((*row.prefix.tokens, *row.own), layers)
+        else:
+            before = row.prefix if row.prefix.tokens else None
+            own = tuple((keys.clone(), values.clone()) for keys, values in own)
+        row.prefix = Prefix(tokens, own, before)
+        row.is_apart = True
         row.own = []
         self._slots.clear(slot)
 

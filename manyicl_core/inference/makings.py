@@ -105,7 +105,7 @@ class Makings:
         """Make a prefix of all that is left of a prompt, but for the last token if that begins an answer."""
         assert ticket.model is not None
         tokens = ticket.request.prompt if ticket.echoes else ticket.request.prompt[:-1]
-        self._makings.append(Making(ticket, None, Compilation(ticket.model, tokens, ticket.prefix)))
+        self._makings.append(Making(ticket, None, Compilation(ticket.model, tokens, before=ticket.prefix)))
 
     @property
     def next(self) -> Ticket:

@@ -11,12 +11,22 @@ class Prefix:
     """Keys and values of a compiled context.
 
     Attributes:
-        tokens: its ids.
-        layers: per layer keys and values, each ``[1, kv heads, len(tokens), head size]``, as numbers or in 8 bits.
+        tokens: its ids, those of ``before`` included.
+        layers: per layer keys and values of the rest, each ``[1, kv heads, tokens, head size]``, as
+            numbers or in 8 bits.
+        before: the prefix that this one goes on from, which others share.
     """
 
     tokens: tuple[int, ...]
     layers: Layers
+    before: "Prefix | None" = None
+
+    @property
+    def chain(self) -> list["Prefix"]:
+        """All that it is made of, the first tokens first; nothing for no tokens."""
+        if not self.tokens:
+            return []
+        return [self] if self.before is None else [*self.before.chain, self]
 
     @property
     def size_bytes(self) -> int:
@@ -27,10 +37,12 @@ class Prefix:
 
     def in_eight_bits(self) -> "Prefix":
         """The same in half the memory, and a little less exact."""
+        assert self.before is None
         return Prefix(self.tokens, EightBitLayers.pack(self.layers))
 
     def start(self, tokens: int) -> "Prefix":
         """Its first ``tokens``, without a copy."""
+        assert self.before is None
         if isinstance(self.layers, EightBitLayers):
             return Prefix(self.tokens[:tokens], self.layers.start(tokens))
         layers = tuple((keys[:, :, :tokens], values[:, :, :tokens]) for keys, values in self.layers)

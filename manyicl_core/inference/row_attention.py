@@ -54,10 +54,22 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """A prefix, and which of the tokens in ``Pass.order`` stand behind it."""
+    """A prefix, and which of the tokens in ``Level.order`` stand behind it."""
 
     prefix: Layers
     tokens: slice
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Prefixes of which no token stands behind two.
+
+    Attributes:
+        order: int64, the tokens that stand behind one, prefix after prefix; None: all as they are.
+    """
+
+    order: torch.Tensor | None
+    behind: tuple[Behind, ...]
 
 
 @dataclass(slots=True)
@@ -67,15 +79,14 @@ class Pass:
     Attributes:
         slots: the rows' own keys and values, which grow by the new tokens.
         row: int64 ``[tokens]``, the slot of each new token; ``place`` is where in it the token goes.
-        order: int64, the tokens that stand behind a prefix, one prefix after the other; None: as they are.
+        levels: a row's first prefix is in the first one, and so on.
     """
 
     slots: Layers
     row: torch.Tensor
     place: torch.Tensor
     blocks: tuple[Block, ...]
-    order: torch.Tensor | None
-    behind: tuple[Behind, ...]
+    levels: tuple[Level, ...]
     reads: int = 0
 
 
@@ -125,19 +136,22 @@ def _attended(
 ) -> torch.Tensor | None:
     """Attention of all tokens to their own rows and to their prefixes; None: not with this pick."""
     output, log_sum = _joined([_own(grouped[block.tokens], keys, values, block, pick) for block in rows.blocks])
-    if not rows.behind:
-        return output
-    sorted_ = grouped if rows.order is None else grouped[rows.order]
-    other, other_log_sum = _joined(
-        [_behind(sorted_[behind.tokens], behind.prefix[layer], pick) for behind in rows.behind]
-    )
-    difference = other_log_sum - (log_sum if rows.order is None else log_sum[rows.order])
-    if not bool(difference.isfinite().all()):
-        return None
-    share = difference.sigmoid_().to(output.dtype)
-    if rows.order is None:
-        return torch.lerp(output, other, share)
-    output[rows.order] = torch.lerp(output[rows.order], other, share)
+    for level in rows.levels:
+        here = slice(None) if level.order is None else level.order
+        sorted_ = grouped[here]
+        other, other_log_sum = _joined(
+            [_behind(sorted_[behind.tokens], behind.prefix[layer], pick) for behind in level.behind]
+        )
+        difference = other_log_sum - log_sum[here]
+        if not bool(difference.isfinite().all()):
+            return None
+        merged = torch.lerp(output[here], other, difference.sigmoid().to(output.dtype))
+        if len(rows.levels) > 1:
+            log_sum[here] = torch.logaddexp(log_sum[here], other_log_sum)
+        if level.order is None:
+            output = merged
+        else:
+            output[here] = merged
     return output
 
 

@@ -1,13 +1,13 @@
 """The rows' own keys and values, one slot a row, and the forward pass over what they add."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 import torch
 
 from manyicl_core.inference.language_model import LanguageModel
 from manyicl_core.inference.prefix import Prefix
-from manyicl_core.inference.row_attention import Behind, Block, Layers, Pass
+from manyicl_core.inference.row_attention import Behind, Block, Layers, Level, Pass
 
 _SPARE_PLACES = 64
 """So few pads are always cheaper than one product more."""
@@ -84,14 +84,12 @@ class Slots:
         place = torch.arange(len(row)) + first.repeat_interleave(length)
         before = torch.tensor([len(prefix.tokens) for prefix in prefixes])
         device = self._model.device
-        order, behind = _behind(prefixes, counts)
         rows = Pass(
             slots=self._layers,
             row=row.to(device),
             place=place.to(device),
             blocks=tuple(_blocks(starts, counts, device)),
-            order=None if order is None else order.to(device),
-            behind=tuple(behind),
+            levels=tuple(_levels([prefix.chain for prefix in prefixes], counts, device)),
         )
         tokens = torch.tensor([token for tokens in new for token in tokens], device=device)
         states = self._model.states(tokens, (place + before[row]).to(device), adapters, counts, rows)
@@ -157,20 +155,23 @@ def _block(rows: slice, offset: int, start: torch.Tensor, count: torch.Tensor, d
     )
 
 
-def _behind(prefixes: Sequence[Prefix], counts: Sequence[int]) -> tuple[torch.Tensor | None, list[Behind]]:
-    """The tokens in the order of their prefixes (None: they are), and which of them stand behind which."""
-    groups: dict[int, list[int]] = {}
-    for row, prefix in enumerate(prefixes):
-        if prefix.tokens:
-            groups.setdefault(id(prefix), []).append(row)
-    sizes = [sum(counts[row] for row in rows) for rows in groups.values()]
-    ends = list(accumulate(sizes))
-    behind = [
-        Behind(prefixes[rows[0]].layers, slice(end - size, end))
-        for rows, size, end in zip(groups.values(), sizes, ends, strict=True)
-    ]
-    if not groups or (len(groups) == 1 and ends == [sum(counts)]):
-        return None, behind
-    firsts = [end - count for end, count in zip(accumulate(counts), counts, strict=True)]
-    order = [firsts[row] + place for rows in groups.values() for row in rows for place in range(counts[row])]
-    return torch.tensor(order), behind
+def _levels(chains: Sequence[Sequence[Prefix]], counts: Sequence[int], device: torch.device) -> Iterator[Level]:
+    """The rows' first prefixes, then the second ones of those that have two, and so on."""
+    ends = list(accumulate(counts))
+    for depth in range(max(map(len, chains))):
+        groups: dict[int, list[int]] = {}
+        for row, chain in enumerate(chains):
+            if depth < len(chain):
+                groups.setdefault(id(chain[depth]), []).append(row)
+        sizes = [sum(counts[row] for row in rows) for rows in groups.values()]
+        behind = tuple(
+            Behind(chains[rows[0]][depth].layers, slice(end - size, end))
+            for rows, size, end in zip(groups.values(), sizes, accumulate(sizes), strict=True)
+        )
+        if len(groups) == 1 and sizes == [ends[-1]]:
+            yield Level(None, behind)
+        else:
+            order = [
+                token for rows in groups.values() for row in rows for token in range(ends[row] - counts[row], ends[row])
+            ]
+            yield Level(torch.tensor(order, device=device), behind)

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from manyicl_core.inference import decoding as decoding_module
 from manyicl_core.inference import row_attention as attention_module
 from manyicl_core.inference.answer import GREEDY, Answer
-from manyicl_core.inference.compilation import compile_prefix
+from manyicl_core.inference.compilation import Compilation, compile_prefix
 from manyicl_core.inference.decoding import Decoder, Row, answers
 from manyicl_core.inference.language_model import LanguageModel, TunedModel
 from manyicl_core.inference.prefix import EMPTY_PREFIX
@@ -142,6 +142,30 @@ def test_no_row_holds_a_copy_of_its_prefix(base_only: LanguageModel):
     while decoder.rows:
         decoder.step()
         assert decoder._slots.size_bytes < prefix.size_bytes
+
+
+def test_a_long_row_holds_no_copy_of_its_context_either(
+    base_only: LanguageModel, plain, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(decoding_module, "LONGEST_ROW", 10)
+    model = TunedModel(base_only)
+    random.seed(3)
+    context, rest = tuple(random_tokens(300)), tuple(random_tokens(40))
+    shared = compile_prefix(model, context)
+    compilation = Compilation(model, context + rest, before=shared)
+    while compilation.left:
+        compilation.advance(16)
+    decoder = Decoder(base_only)
+    prefixes = [shared, compilation.prefix()]
+    rows = [Row(None, prefix, [7, 8], Answer(GREEDY, 25, frozenset())) for prefix in prefixes]
+    for row in rows:
+        decoder.join(row)
+    while decoder.rows:
+        decoder.step()
+    for row, prefix in zip(rows, prefixes, strict=True):
+        assert row.prefix.chain[: len(prefix.chain)] == prefix.chain
+        assert sum(part.size_bytes for part in row.prefix.chain[1:]) < shared.size_bytes / 2
+        assert row.answer.written == plain_greedy(plain, [*prefix.tokens, 7, 8], 25)
 
 
 def test_a_model_that_drops_the_rows_on_the_way_is_found_out(base_only: LanguageModel, monkeypatch: pytest.MonkeyPatch):
