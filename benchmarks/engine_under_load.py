@@ -17,7 +17,7 @@ import httpx2
 from prometheus_client.parser import text_string_to_metric_families
 
 from manyicl_core.base_models.catalog import base_model_folder, find_base_model
-from manyicl_core.child_process import passive_threads, spawn, stop
+from manyicl_core.child_process import engine_environment, spawn, stop
 from manyicl_core.embedded import free_port
 from manyicl_core.settings import get_settings
 
@@ -49,7 +49,7 @@ def running_engine(folder: Path, **settings: str) -> Iterator[str]:
     log = folder / "engine.log"
     with log.open("w", encoding="utf-8") as output:
         command = [sys.executable, "-m", "manyicl_core.inference"]
-        process = spawn(command, passive_threads(dict(os.environ) | variables), output, output)
+        process = spawn(command, engine_environment(dict(os.environ) | variables), output, output)
     url = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + _START_SECONDS

@@ -32,7 +32,9 @@ def main() -> None:
     """Load the model and serve until stopped."""
     settings = get_settings()
     configure_logging("engine", settings.log_json)
-    torch.set_num_threads(settings.threads)
+    # Only the engine's thread computes in parallel: beside the idle threads of a second team,
+    # OpenMP sends all to sleep between any two operations.
+    torch.set_num_threads(1)
     entry = known_base_models()[0]
     folder = base_model_folder(entry)
     device = compute_device()
@@ -47,7 +49,7 @@ def main() -> None:
         adapters = Adapters(model, store, Path(scratch), settings.max_adapters)
         prefixes = PrefixStore(settings.prefix_cache_bytes, files, settings.prefix_eight_bits)
         engine = Engine(model, vocabulary, adapters, prefixes, settings.engine_rows)
-        app = create_app(engine, vocabulary, entry.id, settings.engine_queue)
+        app = create_app(engine, vocabulary, entry.id, settings.engine_queue, settings.threads)
         uvicorn.run(
             app,
             host=settings.host,

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from queue import Empty, SimpleQueue
 
 import structlog
+import torch
 
 from manyicl_core.inference.engine import Engine
 from manyicl_core.inference.metrics import REFUSED
@@ -30,11 +31,13 @@ class EngineThread:
 
     Args:
         max_waiting: requests that may wait for a row; the next ones are refused at once.
+        threads: with which torch computes in this thread; None: as it is set.
     """
 
-    def __init__(self, engine: Engine, max_waiting: int) -> None:
+    def __init__(self, engine: Engine, max_waiting: int, threads: int | None = None) -> None:
         self._engine = engine
         self._max_waiting = max_waiting
+        self._threads = threads
         self._inbox: SimpleQueue[Ticket | PrefixKey | None] = SimpleQueue()
         self._listeners: dict[Ticket, asyncio.Queue[Event]] = {}
         self._finished: deque[float] = deque(maxlen=64)
@@ -100,6 +103,8 @@ class EngineThread:
         return min(max(waiting * each, _SHORTEST_WAIT), _LONGEST_WAIT)
 
     def _run(self) -> None:
+        if self._threads is not None:
+            torch.set_num_threads(self._threads)
         try:
             self._repeat()
         except Exception:

@@ -58,9 +58,11 @@ class BadRequest(Refusal):
         self.code = code
 
 
-def create_app(engine: Engine, vocabulary: Vocabulary, base_model: str, max_waiting: int = 128) -> FastAPI:
-    """The HTTP application around one engine."""
-    thread = EngineThread(engine, max_waiting)
+def create_app(
+    engine: Engine, vocabulary: Vocabulary, base_model: str, max_waiting: int = 128, threads: int | None = None
+) -> FastAPI:
+    """The HTTP application around one engine, which computes with ``threads``."""
+    thread = EngineThread(engine, max_waiting, threads)
     service = Service(engine, thread, vocabulary, base_model)
 
     @asynccontextmanager
