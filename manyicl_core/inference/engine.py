@@ -103,16 +103,16 @@ class Engine:
     def step(self) -> tuple[bool, list[tuple[Ticket, Event]]]:
         """Do the next piece of work; says whether there was any, and what to tell to whom."""
         self._sweep()
-        self._guarded(self._fill_rows, [ticket for ticket, _ in self._unwritten])
         while self._waiting.pop(self._start) is not None:
             pass
         WAITING.set(len(self._waiting))
-        worked = bool(self._makings or self._scorings or self._rows)
+        worked = bool(self._makings or self._scorings or self._rows or self._unwritten)
         if self._makings:
             self._guarded(self._compile, [self._makings.next])
         if self._scorings:
             batch = self._next_scorings()
             self._guarded(lambda: self._score(batch), batch)
+        self._fill_rows()
         for model in [model for model, decoder in self._decoders.items() if decoder.rows]:
             tickets = [self._rows[row][0] for row in self._decoders[model].rows]
             self._guarded(lambda model=model: self._decode(model), tickets)  # type: ignore[misc]
@@ -154,7 +154,7 @@ class Engine:
     def _has_room(self, ticket: Ticket) -> bool:
         if isinstance(ticket.request, LabelScoring):
             return len(self._scorings) < _SCORED_QUERIES
-        return len(self._rows) < self._max_rows and not self._unwritten
+        return len(self._rows) + len(self._unwritten) < self._max_rows
 
     def _stand_behind(self, ticket: Ticket, key: PrefixKey) -> bool:
         """Hold the ticket's context, if it is compiled."""
@@ -182,20 +182,23 @@ class Engine:
         ticket.unfinished = request.n
         ticket.texts = [TextStream(self._vocabulary.texts, list(request.stop_texts)) for _ in range(request.n)]
         self._unwritten += [(ticket, number) for number in range(request.n)]
-        self._fill_rows()
 
     def _fill_rows(self) -> None:
-        """Begin answers while rows are free."""
+        """Begin answers while rows are free; a request that fails at it is taken out with all of its answers."""
         while self._unwritten and len(self._rows) < self._max_rows:
-            ticket, number = self._unwritten.popleft()
-            request, model = ticket.request, ticket.model
-            assert isinstance(request, Generation) and model is not None
-            if model.language_model not in self._decoders:
-                self._decoders[model.language_model] = Decoder(model.language_model)
-            answer = Answer(request.sampling, request.max_tokens, request.stop_tokens, self._guide(request), number)
-            row = Row(model.adapter, ticket.prefix, ticket.query, answer)
-            self._decoders[model.language_model].join(row)
-            self._rows[row] = ticket, number
+            self._guarded(self._begin_answer, [self._unwritten[0][0]])
+
+    def _begin_answer(self) -> None:
+        ticket, number = self._unwritten[0]
+        request, model = ticket.request, ticket.model
+        assert isinstance(request, Generation) and model is not None
+        if model.language_model not in self._decoders:
+            self._decoders[model.language_model] = Decoder(model.language_model)
+        answer = Answer(request.sampling, request.max_tokens, request.stop_tokens, self._guide(request), number)
+        row = Row(model.adapter, ticket.prefix, ticket.query, answer)
+        self._decoders[model.language_model].join(row)
+        self._rows[row] = ticket, number
+        self._unwritten.popleft()  # last: without memory all of this is done again
 
     def _guide(self, request: Generation) -> LabelGuide | GrammarGuide | None:
         match request.guide:

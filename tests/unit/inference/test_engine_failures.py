@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from manyicl_core.inference.adapters import Adapters
 from manyicl_core.inference.answer import Sampling
+from manyicl_core.inference.engine import Engine
 from manyicl_core.inference.language_model import LanguageModel
 from manyicl_core.inference.requests import (
     Delta,
@@ -91,6 +92,28 @@ def clear(engine: Driven) -> None:
     assert not engine.step()
     engine.prefixes.shrink()
     assert engine.prefixes.size_bytes == 0
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_without_memory_for_a_moment_while_answers_begin_none_is_lost_or_begun_twice(
+    engine: Driven, monkeypatch: pytest.MonkeyPatch, failing: int
+):
+    guide, calls = Engine._guide, []
+
+    def short_of_memory(self: Engine, request: Generation):
+        calls.append(request)
+        if len(calls) == failing:
+            raise no_memory()
+        return guide(self, request)
+
+    monkeypatch.setattr(Engine, "_guide", short_of_memory)
+    asked = Generation(adapter=None, prompt=(5, 6, 7), max_tokens=4, n=3)
+    ticket = engine.submit(asked)
+    engine.finish()
+    assert [delta.completion_tokens for delta in engine.deltas(ticket) if delta.finish_reason] == [4, 4, 4]
+    assert {engine.text(ticket, number) for number in range(3)} == {engine.text(ticket)}
+    assert len(calls) == 4
+    clear(engine)
 
 
 @pytest.mark.parametrize("name", ["states", "logits", "new_layers"])
