@@ -24,8 +24,8 @@ from manyicl_core.evaluation.metrics import item_score
 from manyicl_core.evaluation.points import QuerySet, TextModel
 from manyicl_core.inference.compilation import compile_prefix
 from manyicl_core.inference.language_model import TunedModel
+from manyicl_core.inference.prefix import PrefixKey
 from manyicl_core.inference.prefix_files import PrefixFiles
-from manyicl_core.inference.prefix_store import PrefixKey
 
 TASKS = ["trec", "sst2", "banking77", "sick", "strategyqa", "agnews_headline"]
 TOKENS, SHOTS = 2048, 32

@@ -34,6 +34,7 @@ class FakeEngine:
     base: str = "a/base"
     answers: list[Response | dict[str, Any]] = field(default_factory=list)
     health: int = 200
+    names_itself: bool = True
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     registered: dict[str, str] = field(default_factory=dict)
     hold: bool = False
@@ -53,6 +54,8 @@ class FakeEngine:
 
         @app.get("/v1/models")
         async def models() -> Any:
+            if not self.names_itself:
+                return refusal(500, "not now", None)
             names = [self.base, *self.registered]
             return {"data": [{"id": name, "owned_by": self.owned_by} for name in names]}
 

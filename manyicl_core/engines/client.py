@@ -47,7 +47,7 @@ class Member:
         """The engine behind the URL, recognised by what it says of its models.
 
         Raises:
-            UserError: it does not say.
+            NotReached: it does not say.
         """
         async with self._recognising:
             if self._server is None:
@@ -66,7 +66,10 @@ class Member:
         await self.connection.close()
 
     async def _recognise(self) -> EngineServer:
-        entry = (await self.connection.models())[0]
+        try:
+            entry = (await self.connection.models())[0]
+        except Unavailable as error:  # nothing of the request is begun: another engine may have it
+            raise NotReached(error.message) from error
         _log.info("engine_found", url=self.connection.url, owned_by=entry["owned_by"], model=entry["id"])
         if entry["owned_by"] == "vllm":
             return VllmServer(self.connection, entry["id"], Registrations(self.connection, self._adapters))

@@ -18,8 +18,8 @@ from manyicl_core.inference.guides import GrammarGuide, LabelGuide
 from manyicl_core.inference.language_model import LanguageModel
 from manyicl_core.inference.makings import Makings
 from manyicl_core.inference.metrics import ROWS, TOKENS, WAITING
-from manyicl_core.inference.prefix import EMPTY_PREFIX
-from manyicl_core.inference.prefix_store import PrefixKey, PrefixStore
+from manyicl_core.inference.prefix import EMPTY_PREFIX, PrefixKey
+from manyicl_core.inference.prefix_store import PrefixStore
 from manyicl_core.inference.requests import (
     Choices,
     DeadlineExceeded,

@@ -13,7 +13,7 @@ import torch
 
 from manyicl_core.inference.engine import Engine
 from manyicl_core.inference.metrics import REFUSED
-from manyicl_core.inference.prefix_store import PrefixKey
+from manyicl_core.inference.prefix import PrefixKey
 from manyicl_core.inference.requests import Delta, Event, Generation, LabelScores, LabelScoring, Overloaded, Refusal
 from manyicl_core.inference.tickets import Ticket
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from manyicl_core.inference.answer import TokenLogprob
 from manyicl_core.inference.compilation import CHUNK, Compilation
 from manyicl_core.inference.decoding import LONGEST_ROW
-from manyicl_core.inference.prefix import Prefix
-from manyicl_core.inference.prefix_store import PrefixKey, PrefixStore
+from manyicl_core.inference.prefix import Prefix, PrefixKey
+from manyicl_core.inference.prefix_store import PrefixStore
 from manyicl_core.inference.requests import ContextTooLarge, Generation
 from manyicl_core.inference.scoring import following_logprobs
 from manyicl_core.inference.tickets import Ticket

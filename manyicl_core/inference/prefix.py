@@ -1,5 +1,6 @@
 """The prefix: keys and values of a compiled context, which all its queries share."""
 
+import hashlib
 from dataclasses import dataclass
 
 from manyicl_core.inference.eight_bits import EightBitLayers
@@ -50,3 +51,23 @@ class Prefix:
 
 
 EMPTY_PREFIX = Prefix((), ())
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixKey:
+    """What a prefix is of. Whoever differs in any of it never sees the other's.
+
+    Attributes:
+        adapter: hash of the fine-tuned weights; None: the base model.
+        salt: the tenant's.
+        tokens: ids of the context.
+    """
+
+    adapter: str | None
+    salt: str
+    tokens: tuple[int, ...]
+
+    def digest(self, base: str) -> str:
+        """The key's name on disk; ``base`` stands for the base model, its numbers and the encoder."""
+        text = "\n".join([base, self.adapter or "", self.salt, ",".join(map(str, self.tokens))])
+        return hashlib.sha256(text.encode()).hexdigest()

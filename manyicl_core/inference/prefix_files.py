@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import structlog
 import torch
@@ -14,13 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from manyicl_core.inference.eight_bits import EightBitLayers
-from manyicl_core.inference.prefix import Prefix
+from manyicl_core.inference.prefix import Prefix, PrefixKey
 from manyicl_core.inference.row_attention import Layers
 from manyicl_core.method.encoding import ENCODER_VERSION, template_hash
 from manyicl_core.objects import sha256_of
-
-if TYPE_CHECKING:
-    from manyicl_core.inference.prefix_store import PrefixKey
 
 _PARTS = ("keys", "values")
 
@@ -53,14 +49,14 @@ class PrefixFiles:
         """Return when all that was to be written is."""
         self._writing.submit(int).result()
 
-    def size_bytes(self, key: "PrefixKey") -> int | None:
+    def size_bytes(self, key: PrefixKey) -> int | None:
         """Bytes of the key's file; None: there is none."""
         try:
             return self._path(key).stat().st_size
         except FileNotFoundError:
             return None
 
-    def read(self, key: "PrefixKey") -> Prefix | None:
+    def read(self, key: PrefixKey) -> Prefix | None:
         """The key's prefix, checked against its hash; None if it cannot be used."""
         path = self._path(key)
         try:
@@ -79,15 +75,15 @@ class PrefixFiles:
             os.utime(path)
         return Prefix(key.tokens, _layers({name: tensor.to(self._device) for name, tensor in tensors.items()}))
 
-    def write(self, key: "PrefixKey", prefix: Prefix) -> None:
+    def write(self, key: PrefixKey, prefix: Prefix) -> None:
         """Write a prefix beside the engine's work; a failure costs only the file."""
         self._writing.submit(self._write, self._path(key), prefix)
 
-    def delete(self, key: "PrefixKey") -> None:
+    def delete(self, key: PrefixKey) -> None:
         """Delete the key's file, after all that is still to be written."""
         self._writing.submit(self._path(key).unlink, missing_ok=True)
 
-    def _path(self, key: "PrefixKey") -> Path:
+    def _path(self, key: PrefixKey) -> Path:
         return self._folder / f"{key.digest(self._base)}.safetensors"
 
     def _write(self, path: Path, prefix: Prefix) -> None:

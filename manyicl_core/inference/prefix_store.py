@@ -1,32 +1,11 @@
 """Compiled prefixes: in memory within a budget, least recently used out first, with copies on disk."""
 
-import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
 
 from manyicl_core.inference.metrics import PREFIX_BYTES, PREFIX_EVICTIONS, PREFIX_LOOKUPS
-from manyicl_core.inference.prefix import EMPTY_PREFIX, Prefix
+from manyicl_core.inference.prefix import EMPTY_PREFIX, Prefix, PrefixKey
 from manyicl_core.inference.prefix_files import PrefixFiles
-
-
-@dataclass(frozen=True, slots=True)
-class PrefixKey:
-    """What a prefix is of. Whoever differs in any of it never sees the other's.
-
-    Attributes:
-        adapter: hash of the fine-tuned weights; None: the base model.
-        salt: the tenant's.
-        tokens: ids of the context.
-    """
-
-    adapter: str | None
-    salt: str
-    tokens: tuple[int, ...]
-
-    def digest(self, base: str) -> str:
-        """The key's name on disk; ``base`` stands for the base model, its numbers and the encoder."""
-        text = "\n".join([base, self.adapter or "", self.salt, ",".join(map(str, self.tokens))])
-        return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(slots=True)

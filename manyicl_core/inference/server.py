@@ -16,7 +16,7 @@ from manyicl_core.inference.answer import Sampling
 from manyicl_core.inference.engine import Engine
 from manyicl_core.inference.engine_thread import EngineThread
 from manyicl_core.inference.guides import BadGrammar, compiled_grammar, json_grammar, regex_grammar
-from manyicl_core.inference.prefix_store import PrefixKey
+from manyicl_core.inference.prefix import PrefixKey
 from manyicl_core.inference.replies import Choice, Kind, piece, take, whole
 from manyicl_core.inference.requests import (
     Choices,

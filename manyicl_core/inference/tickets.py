@@ -4,8 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 from manyicl_core.inference.language_model import TunedModel
-from manyicl_core.inference.prefix import EMPTY_PREFIX, Prefix
-from manyicl_core.inference.prefix_store import PrefixKey
+from manyicl_core.inference.prefix import EMPTY_PREFIX, Prefix, PrefixKey
 from manyicl_core.inference.requests import Generation, LabelScoring
 from manyicl_core.inference.text import TextStream
 

@@ -91,8 +91,9 @@ def test_requests_pass_by_engines_that_are_away_full_or_draining():
     well = FakeEngine(answers=[completion("well")])
     full = FakeEngine(answers=[refusal(429, "full", None)])
     draining = FakeEngine(health=503)
-    with running(well) as a, running(full) as b, running(draining) as c:
-        urls = ",".join([a, b, c, f"http://127.0.0.1:{free_port()}"])
+    nameless = FakeEngine(names_itself=False)
+    with running(well) as a, running(full) as b, running(draining) as c, running(nameless) as d:
+        urls = ",".join([a, b, c, d, f"http://127.0.0.1:{free_port()}"])
 
         async def ask(client: EngineClient) -> list[str]:
             bodies = [{**BODY, "prompt": [n, n, n]} for n in range(12)]
@@ -104,6 +105,7 @@ def test_requests_pass_by_engines_that_are_away_full_or_draining():
         assert asking(urls, ask) == ["well"] * 24
     assert full.bodies()
     assert not draining.bodies()
+    assert not nameless.bodies()
 
 
 def test_when_all_engines_drain_requests_are_refused():

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from manyicl_core.inference.compilation import compile_prefix
 from manyicl_core.inference.eight_bits import EightBitLayers
 from manyicl_core.inference.language_model import LanguageModel, TunedModel
+from manyicl_core.inference.prefix import PrefixKey
 from manyicl_core.inference.prefix_files import PrefixFiles
-from manyicl_core.inference.prefix_store import PrefixKey, PrefixStore
+from manyicl_core.inference.prefix_store import PrefixStore
 from manyicl_core.inference.requests import LabelScoring
 from manyicl_core.inference.vocabulary import Vocabulary
 from tests.unit.inference.driving import Driven

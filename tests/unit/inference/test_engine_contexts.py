@@ -8,8 +8,8 @@ import pytest
 from transformers import PreTrainedModel
 
 from manyicl_core.inference.language_model import LanguageModel
+from manyicl_core.inference.prefix import PrefixKey
 from manyicl_core.inference.prefix_files import PrefixFiles
-from manyicl_core.inference.prefix_store import PrefixKey
 from manyicl_core.inference.requests import ContextTooLarge, Generation
 from manyicl_core.inference.vocabulary import Vocabulary
 from tests.unit.inference.conftest import MakeAdapter, load_tiny

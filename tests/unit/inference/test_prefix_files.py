@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from manyicl_core.inference.compilation import compile_prefix
 from manyicl_core.inference.language_model import TunedModel
-from manyicl_core.inference.prefix import Prefix
+from manyicl_core.inference.prefix import Prefix, PrefixKey
 from manyicl_core.inference.prefix_files import PrefixFiles, base_name
-from manyicl_core.inference.prefix_store import PrefixKey, PrefixStore
+from manyicl_core.inference.prefix_store import PrefixStore
 
 CPU = torch.device("cpu")
 KEY = PrefixKey("adapter", "tenant", tuple(range(30, 60)))

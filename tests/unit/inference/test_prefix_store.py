@@ -8,8 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from manyicl_core.inference.compilation import compile_prefix
 from manyicl_core.inference.language_model import LanguageModel, TunedModel
-from manyicl_core.inference.prefix import Prefix
-from manyicl_core.inference.prefix_store import PrefixKey, PrefixStore
+from manyicl_core.inference.prefix import Prefix, PrefixKey
+from manyicl_core.inference.prefix_store import PrefixStore
 
 
 def prefix_of(*tokens: int) -> Prefix:
