@@ -16,6 +16,8 @@ from manyicl_core.inference.requests import OutOfMemory, StorageAway, UnknownAda
 from manyicl_core.objects import ArtifactStore, fetch_weights
 
 _TRAINED_BYTES = torch.float32.itemsize
+_UNCLAIMED = 4
+"""Fetched weights that may wait on disk to be loaded."""
 
 
 class Adapters:
@@ -72,6 +74,7 @@ class Adapters:
             raise UnknownAdapter(f"there are no weights {sha256!r}")
         fetching = self._fetching.get(sha256)
         if fetching is None:
+            self._drop_unclaimed()
             fetching = self._fetching[sha256] = self._threads.submit(self._fetch, sha256)
             fetching.add_done_callback(lambda _: when_fetched())
         if not fetching.done():
@@ -86,6 +89,12 @@ class Adapters:
             raise StorageAway(
                 f"the weights cannot be fetched ({type(error).__name__}); try again in a moment"
             ) from error
+
+    def _drop_unclaimed(self) -> None:
+        """Delete weights that were fetched for a client who has left; should another wait, they are fetched again."""
+        fetched = [sha256 for sha256, fetching in self._fetching.items() if fetching.done()]
+        for sha256 in fetched[:-_UNCLAIMED]:
+            self._forget(sha256, self._folder / sha256)
 
     def _fetch(self, sha256: str) -> Path:
         folder = self._folder / sha256

@@ -58,6 +58,20 @@ def assert_told_apart(known: dict[str | None, list[torch.Tensor]]) -> None:
         assert not torch.allclose(one[0], other[0], atol=0.01)
 
 
+def test_weights_that_nobody_claims_do_not_fill_the_disk(
+    model: LanguageModel, store: ArtifactStore, make_adapter: MakeAdapter, tmp_path: Path
+):
+    folder = scratch(tmp_path)
+    adapters = Adapters(model, store, folder, 2)
+    digests = [put_weights(store, make_adapter(seed)) for seed in range(1, 9)]
+    for digest in digests:
+        fetched = threading.Event()
+        assert adapters.get(digest, (), fetched.set) is None
+        assert fetched.wait(30)
+    assert {path.name for path in folder.iterdir()} == set(digests[-5:])
+    assert answer(get(adapters, digests[0])).isfinite().all()
+
+
 @pytest.mark.parametrize("capacity", [1, 2, 3])
 def test_adapters_take_turns_whatever_the_capacity(
     model: LanguageModel, store: ArtifactStore, make_adapter: MakeAdapter, tmp_path: Path, capacity: int
