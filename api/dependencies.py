@@ -41,6 +41,8 @@ def _engine(request: Request) -> EngineClient:
     return client
 
 
-CallerDep = Annotated[Caller, Depends(_caller)]
+ReaderDep = Annotated[Caller, Depends(_caller)]
+WriterDep = Annotated[Caller, Depends(_caller)]
+InferenceDep = Annotated[Caller, Depends(_caller)]
 ArtifactsDep = Annotated[ArtifactStore, Depends(_artifacts)]
 EngineDep = Annotated[EngineClient, Depends(_engine)]

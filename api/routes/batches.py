@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from api.dependencies import ArtifactsDep, CallerDep
+from api.dependencies import ArtifactsDep, ReaderDep, WriterDep
 from api.routes.lists import ListObject, list_object
 from manyicl_core.store.batches import service
 from manyicl_core.store.batches.schemas import BatchObject, CreateBatch, batch_object
@@ -15,7 +15,7 @@ router = APIRouter(prefix="/batches", tags=["batches"])
 
 
 @router.post("")
-def create_batch(caller: CallerDep, artifacts: ArtifactsDep, body: CreateBatch) -> BatchObject:
+def create_batch(caller: WriterDep, artifacts: ArtifactsDep, body: CreateBatch) -> BatchObject:
     """Queue a file of requests; its lines are checked before the first is answered."""
     with transaction() as session:
         batch = service.create_batch(session, artifacts, caller.project_id, body)
@@ -26,7 +26,7 @@ def create_batch(caller: CallerDep, artifacts: ArtifactsDep, body: CreateBatch) 
 
 @router.get("")
 def list_batches(
-    caller: CallerDep, after: str | None = None, limit: Annotated[int, Query(ge=1, le=100)] = 20
+    caller: ReaderDep, after: str | None = None, limit: Annotated[int, Query(ge=1, le=100)] = 20
 ) -> ListObject[BatchObject]:
     """The project's batches, newest first."""
     with transaction() as session:
@@ -35,14 +35,14 @@ def list_batches(
 
 
 @router.get("/{batch_id}")
-def retrieve_batch(caller: CallerDep, batch_id: str) -> BatchObject:
+def retrieve_batch(caller: ReaderDep, batch_id: str) -> BatchObject:
     """One batch, with how far it has come."""
     with transaction() as session:
         return batch_object(service.get_batch(session, caller.project_id, batch_id))
 
 
 @router.post("/{batch_id}/cancel")
-def cancel_batch(caller: CallerDep, artifacts: ArtifactsDep, batch_id: str) -> BatchObject:
+def cancel_batch(caller: WriterDep, artifacts: ArtifactsDep, batch_id: str) -> BatchObject:
     """Cancel a waiting batch, or stop a running one within seconds; what is answered stays."""
     with transaction() as session:
         batch = service.cancel_batch(session, caller.project_id, batch_id)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
-from api.dependencies import ArtifactsDep, CallerDep, EngineDep
+from api.dependencies import ArtifactsDep, EngineDep, InferenceDep
 from api.disconnect import unless_gone
 from manyicl_core.answers.chat_answer import answer_chat
 from manyicl_core.answers.chat_call import chat_call
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/chat/completions", tags=["chat"])
 
 @router.post("")
 async def create_chat_completion(
-    request: Request, caller: CallerDep, artifacts: ArtifactsDep, engine: EngineDep, body: CreateChatCompletion
+    request: Request, caller: InferenceDep, artifacts: ArtifactsDep, engine: EngineDep, body: CreateChatCompletion
 ) -> Any:
     """Answer a chat, or the query of a task."""
     call = await run_in_threadpool(chat_call, caller.project_id, artifacts, body)

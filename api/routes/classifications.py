@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 
-from api.dependencies import ArtifactsDep, CallerDep, EngineDep
+from api.dependencies import ArtifactsDep, EngineDep, InferenceDep
 from api.disconnect import unless_gone
 from manyicl_core.answers.classifications import CreateClassification, answer_classification, classification_call
 
@@ -14,7 +14,7 @@ router = APIRouter(prefix="/classifications", tags=["classifications"])
 
 @router.post("")
 async def create_classification(
-    request: Request, caller: CallerDep, artifacts: ArtifactsDep, engine: EngineDep, body: CreateClassification
+    request: Request, caller: InferenceDep, artifacts: ArtifactsDep, engine: EngineDep, body: CreateClassification
 ) -> Any:
     """Label every input, with the probability of each label."""
     call = await run_in_threadpool(classification_call, caller.project_id, artifacts, body)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
 
-from api.dependencies import ArtifactsDep, CallerDep, EngineDep
+from api.dependencies import ArtifactsDep, EngineDep, ReaderDep, WriterDep
 from api.routes.lists import ListObject, list_object
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.contexts import hosting
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/contexts", tags=["contexts"])
 
 
 @router.post("")
-def create_context(caller: CallerDep, artifacts: ArtifactsDep, body: CreateContext) -> ContextObject:
+def create_context(caller: WriterDep, artifacts: ArtifactsDep, body: CreateContext) -> ContextObject:
     """Check model, examples and options, and queue a context."""
     with transaction() as session:
         context = hosting.create_context(session, artifacts, caller.project_id, body)
@@ -29,7 +29,7 @@ def create_context(caller: CallerDep, artifacts: ArtifactsDep, body: CreateConte
 
 @router.get("")
 def list_contexts(
-    caller: CallerDep, after: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 20
+    caller: ReaderDep, after: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 20
 ) -> ListObject[ContextObject]:
     """The project's contexts, newest first."""
     with transaction() as session:
@@ -38,7 +38,7 @@ def list_contexts(
 
 
 @router.get("/{context_id}")
-def retrieve_context(caller: CallerDep, context_id: str) -> ContextObject:
+def retrieve_context(caller: ReaderDep, context_id: str) -> ContextObject:
     """One context."""
     with transaction() as session:
         return context_object(hosting.get_context(session, caller.project_id, context_id))
@@ -46,7 +46,7 @@ def retrieve_context(caller: CallerDep, context_id: str) -> ContextObject:
 
 @router.delete("/{context_id}")
 async def delete_context(
-    caller: CallerDep, artifacts: ArtifactsDep, engine: EngineDep, context_id: str
+    caller: WriterDep, artifacts: ArtifactsDep, engine: EngineDep, context_id: str
 ) -> ContextDeleted:
     """Delete a context and all that is kept of it."""
     await engine.forget(await run_in_threadpool(_delete, caller.project_id, artifacts, context_id))

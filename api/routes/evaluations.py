@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
-from api.dependencies import ArtifactsDep, CallerDep
+from api.dependencies import ArtifactsDep, ReaderDep, WriterDep
 from api.routes.event_stream import News, event_stream
 from api.routes.lists import ListObject, list_object
 from manyicl_core.store.evaluations import service
@@ -31,7 +31,7 @@ _STREAMED_AT_ONCE = 1000
 
 
 @router.post("")
-def create_evaluation(caller: CallerDep, artifacts: ArtifactsDep, body: CreateEvaluation) -> EvaluationObject:
+def create_evaluation(caller: WriterDep, artifacts: ArtifactsDep, body: CreateEvaluation) -> EvaluationObject:
     """Check models, files and options, and queue an evaluation."""
     with transaction() as session:
         evaluation = service.create_evaluation(session, artifacts, caller.project_id, body)
@@ -41,7 +41,7 @@ def create_evaluation(caller: CallerDep, artifacts: ArtifactsDep, body: CreateEv
 
 
 @router.get("")
-def list_evaluations(caller: CallerDep, after: str | None = None, limit: _Limit = 20) -> ListObject[EvaluationObject]:
+def list_evaluations(caller: ReaderDep, after: str | None = None, limit: _Limit = 20) -> ListObject[EvaluationObject]:
     """The project's evaluations, newest first; those that end jobs are among them."""
     with transaction() as session:
         page = service.list_evaluations(session, caller.project_id, after, limit)
@@ -50,7 +50,7 @@ def list_evaluations(caller: CallerDep, after: str | None = None, limit: _Limit 
 
 
 @router.get("/{evaluation_id}")
-def retrieve_evaluation(caller: CallerDep, evaluation_id: str) -> EvaluationObject:
+def retrieve_evaluation(caller: ReaderDep, evaluation_id: str) -> EvaluationObject:
     """One evaluation, with what it has measured so far."""
     with transaction() as session:
         evaluation = service.get_evaluation(session, caller.project_id, evaluation_id)
@@ -58,7 +58,7 @@ def retrieve_evaluation(caller: CallerDep, evaluation_id: str) -> EvaluationObje
 
 
 @router.post("/{evaluation_id}/cancel")
-def cancel_evaluation(caller: CallerDep, artifacts: ArtifactsDep, evaluation_id: str) -> EvaluationObject:
+def cancel_evaluation(caller: WriterDep, artifacts: ArtifactsDep, evaluation_id: str) -> EvaluationObject:
     """Cancel a waiting evaluation, or stop a running one within seconds."""
     with transaction() as session:
         evaluation = service.cancel_evaluation(session, caller.project_id, evaluation_id)
@@ -70,7 +70,7 @@ def cancel_evaluation(caller: CallerDep, artifacts: ArtifactsDep, evaluation_id:
 
 @router.get("/{evaluation_id}/events", response_model=ListObject[EvaluationEventObject])
 def list_events(
-    caller: CallerDep,
+    caller: ReaderDep,
     evaluation_id: str,
     after: str | None = None,
     limit: _Limit = 20,
@@ -97,7 +97,7 @@ def list_events(
 
 
 @router.get("/{evaluation_id}/predictions")
-def download_predictions(caller: CallerDep, artifacts: ArtifactsDep, evaluation_id: str) -> StreamingResponse:
+def download_predictions(caller: ReaderDep, artifacts: ArtifactsDep, evaluation_id: str) -> StreamingResponse:
     """Every prediction so far as JSONL: model, task, k, line, draw, prediction, reference, score."""
     with transaction() as session:
         evaluation = service.get_evaluation(session, caller.project_id, evaluation_id)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Form, Query, UploadFile
 from fastapi.responses import StreamingResponse
 
-from api.dependencies import ArtifactsDep, CallerDep
+from api.dependencies import ArtifactsDep, ReaderDep, WriterDep
 from api.routes.lists import ListObject, list_object
 from manyicl_core.errors import InvalidRequest, TooLarge
 from manyicl_core.settings import get_settings
@@ -21,7 +21,7 @@ router = APIRouter(prefix="/files", tags=["files"])
 
 @router.post("")
 def create_file(
-    caller: CallerDep,
+    caller: WriterDep,
     artifacts: ArtifactsDep,
     file: UploadFile,
     purpose: Annotated[str, Form()],
@@ -47,7 +47,7 @@ def create_file(
 
 @router.get("")
 def list_files(
-    caller: CallerDep,
+    caller: ReaderDep,
     purpose: str | None = None,
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
@@ -60,14 +60,14 @@ def list_files(
 
 
 @router.get("/{file_id}")
-def retrieve_file(caller: CallerDep, file_id: str) -> FileObject:
+def retrieve_file(caller: ReaderDep, file_id: str) -> FileObject:
     """One file's description."""
     with transaction() as session:
         return file_object(service.get_file(session, caller.project_id, file_id))
 
 
 @router.get("/{file_id}/content")
-def file_content(caller: CallerDep, artifacts: ArtifactsDep, file_id: str) -> StreamingResponse:
+def file_content(caller: ReaderDep, artifacts: ArtifactsDep, file_id: str) -> StreamingResponse:
     """One file's bytes."""
     with transaction() as session:
         file = service.get_file(session, caller.project_id, file_id)
@@ -78,7 +78,7 @@ def file_content(caller: CallerDep, artifacts: ArtifactsDep, file_id: str) -> St
 
 
 @router.delete("/{file_id}")
-def delete_file(caller: CallerDep, artifacts: ArtifactsDep, file_id: str) -> FileDeleted:
+def delete_file(caller: WriterDep, artifacts: ArtifactsDep, file_id: str) -> FileDeleted:
     """Delete a file; jobs and batches made from it keep their own copy."""
     with transaction() as session:
         service.delete_file(session, artifacts, caller.project_id, file_id)

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 
-from api.dependencies import ArtifactsDep, CallerDep
+from api.dependencies import ArtifactsDep, ReaderDep, WriterDep
 from api.routes.lists import ListObject, list_object
 from manyicl_core.store.hints import RUN_JOB, ask_for_measurement, publish_hint
 from manyicl_core.store.jobs import checkpoints, planning, service
@@ -28,7 +28,7 @@ _Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
 @router.post("")
-def create_job(caller: CallerDep, artifacts: ArtifactsDep, body: CreateJob) -> JobObject:
+def create_job(caller: WriterDep, artifacts: ArtifactsDep, body: CreateJob) -> JobObject:
     """Check files and options, and queue a job."""
     with transaction() as session:
         job = service.create_job(session, artifacts, caller.project_id, body)
@@ -38,7 +38,7 @@ def create_job(caller: CallerDep, artifacts: ArtifactsDep, body: CreateJob) -> J
 
 
 @router.post("/plan")
-async def plan_job(caller: CallerDep, artifacts: ArtifactsDep, body: CreateJob) -> PlanObject:
+async def plan_job(caller: ReaderDep, artifacts: ArtifactsDep, body: CreateJob) -> PlanObject:
     """Tell what a job would do and take; nothing is stored or queued."""
 
     def count() -> JobPlan:
@@ -65,7 +65,7 @@ async def plan_job(caller: CallerDep, artifacts: ArtifactsDep, body: CreateJob) 
 
 @router.get("")
 def list_jobs(
-    request: Request, caller: CallerDep, after: str | None = None, limit: _Limit = 20
+    request: Request, caller: ReaderDep, after: str | None = None, limit: _Limit = 20
 ) -> ListObject[JobObject]:
     """The project's jobs, newest first; ``metadata[key]=value`` filters."""
     pairs = request.query_params.multi_items()
@@ -81,7 +81,7 @@ def list_jobs(
 
 
 @router.get("/{job_id}")
-def retrieve_job(caller: CallerDep, job_id: str) -> JobObject:
+def retrieve_job(caller: ReaderDep, job_id: str) -> JobObject:
     """One job."""
     with transaction() as session:
         job = service.get_job(session, caller.project_id, job_id)
@@ -90,7 +90,7 @@ def retrieve_job(caller: CallerDep, job_id: str) -> JobObject:
 
 
 @router.post("/{job_id}/cancel")
-def cancel_job(caller: CallerDep, artifacts: ArtifactsDep, job_id: str) -> JobObject:
+def cancel_job(caller: WriterDep, artifacts: ArtifactsDep, job_id: str) -> JobObject:
     """Cancel a waiting job, or stop a running one within seconds."""
     with transaction() as session:
         job = service.cancel_job(session, caller.project_id, job_id)
@@ -103,7 +103,7 @@ def cancel_job(caller: CallerDep, artifacts: ArtifactsDep, job_id: str) -> JobOb
 
 @router.get("/{job_id}/events")
 def list_events(
-    caller: CallerDep, job_id: str, after: str | None = None, limit: _Limit = 20
+    caller: ReaderDep, job_id: str, after: str | None = None, limit: _Limit = 20
 ) -> ListObject[EventObject]:
     """What happened to a job, newest first."""
     with transaction() as session:
@@ -113,7 +113,7 @@ def list_events(
 
 @router.get("/{job_id}/checkpoints")
 def list_checkpoints(
-    caller: CallerDep, job_id: str, after: str | None = None, limit: _Limit = 10
+    caller: ReaderDep, job_id: str, after: str | None = None, limit: _Limit = 10
 ) -> ListObject[CheckpointObject]:
     """A job's checkpoints, newest first; they answer under their names once the job has succeeded."""
     with transaction() as session:

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, BackgroundTasks
 
-from api.dependencies import ArtifactsDep, CallerDep, EngineDep
+from api.dependencies import ArtifactsDep, EngineDep, ReaderDep, WriterDep
 from api.routes.lists import ListObject, list_object
 from manyicl_core.store.models import service
 from manyicl_core.store.models.schemas import ModelDeleted, ModelObject
@@ -13,14 +13,14 @@ router = APIRouter(prefix="/models", tags=["models"])
 
 
 @router.get("")
-def list_models(caller: CallerDep) -> ListObject[ModelObject]:
+def list_models(caller: ReaderDep) -> ListObject[ModelObject]:
     """The base model and the project's fine-tuned ones."""
     with transaction() as session:
         return list_object(service.list_models(session, caller.project_id))
 
 
 @router.get("/{model:path}")
-def retrieve_model(caller: CallerDep, model: str) -> ModelObject:
+def retrieve_model(caller: ReaderDep, model: str) -> ModelObject:
     """One model."""
     with transaction() as session:
         return service.get_model(session, caller.project_id, model)
@@ -28,7 +28,7 @@ def retrieve_model(caller: CallerDep, model: str) -> ModelObject:
 
 @router.delete("/{model:path}")
 def delete_model(
-    caller: CallerDep, artifacts: ArtifactsDep, engine: EngineDep, background: BackgroundTasks, model: str
+    caller: WriterDep, artifacts: ArtifactsDep, engine: EngineDep, background: BackgroundTasks, model: str
 ) -> ModelDeleted:
     """Delete a fine-tuned model and its checkpoints, and their weights unless something else uses them."""
     with transaction() as session:
