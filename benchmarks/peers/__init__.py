@@ -1,1 +1,1 @@
-"""Other trainers, each in an environment of its own under ``.bench``."""
+"""Other trainers and servers, each in an environment of its own under ``.bench``."""

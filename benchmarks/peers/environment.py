@@ -5,7 +5,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-_BENCH = Path(__file__).resolve().parents[2] / ".bench"
+BENCH = Path(__file__).resolve().parents[2] / ".bench"
 
 
 def peer_python(name: str, requirements: list[str], ours: list[str]) -> Path:
@@ -17,7 +17,7 @@ def peer_python(name: str, requirements: list[str], ours: list[str]) -> Path:
         ours: packages to have in the version that our own environment has, torch among them. It
             is installed first, so that whatever comes after keeps that build.
     """
-    folder = _BENCH / name
+    folder = BENCH / name
     python = folder / "bin" / "python"
     shared = [f"{package}=={version(package).partition('+')[0]}" for package in ours]
     wanted = "\n".join([*requirements, *shared])

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from manyicl_core.base_models.catalog import known_base_models
 from manyicl_core.base_models.pull import pull_base_model
-from manyicl_core.child_process import passive_threads, spawn
+from manyicl_core.child_process import spawn
 from manyicl_core.cli.services import Service, ServiceDidNotStart, Services
 from manyicl_core.embedded import EmbeddedPostgres, EmbeddedServiceFailed, EmbeddedValkey, free_port
 from manyicl_core.errors import Unauthorized
@@ -178,7 +178,7 @@ class ServiceRun:
     def _spawn(self, command: str) -> subprocess.Popen[str]:
         with (self._logs / f"{command}.log").open("a", encoding="utf-8") as output:
             arguments = [sys.executable, "-m", "manyicl_core.cli.main", command]
-            return spawn(arguments, passive_threads(dict(os.environ)), output, output)
+            return spawn(arguments, dict(os.environ), output, output)
 
     def _api_key(self) -> str:
         """The key of an earlier start, if it still holds, or a new one."""

@@ -8,7 +8,7 @@ prefix, read and written at each token.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -74,12 +74,15 @@ class Level:
 
 @dataclass(slots=True)
 class Pass:
-    """What attention needs to know of one forward pass; ``reads`` counts the layers that asked.
+    """What attention needs to know of one forward pass.
 
     Attributes:
         slots: the rows' own keys and values, which grow by the new tokens.
         row: int64 ``[tokens]``, the slot of each new token; ``place`` is where in it the token goes.
         levels: a row's first prefix is in the first one, and so on.
+        picks_greatest: take log-sum-exps from each query's greatest score, rather than from the one at hand.
+        reads: counts the layers that asked.
+        differences: between the log-sum-exps that were merged, of all layers.
     """
 
     slots: Layers
@@ -87,7 +90,18 @@ class Pass:
     place: torch.Tensor
     blocks: tuple[Block, ...]
     levels: tuple[Level, ...]
+    picks_greatest: bool = False
     reads: int = 0
+    differences: list[torch.Tensor] = field(default_factory=list)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every share that a log-sum-exp was taken from was large enough for it."""
+        return not self.differences or bool(torch.cat(self.differences).isfinite().all())
+
+    def again(self) -> "Pass":
+        """The same pass, for one that was not exact."""
+        return replace(self, picks_greatest=True, reads=0, differences=[])
 
 
 def row_attention(
@@ -124,17 +138,12 @@ def row_attention(
     scale = size**-0.5 if scaling is None else scaling
     # [tokens, kv heads, heads of a group, head size]
     grouped = (query[0].transpose(0, 1) * scale).reshape(tokens, kv_heads, heads // kv_heads, size)
-    output = _attended(grouped, keys, values, layer, rows, _first)
-    if output is None:
-        output = _attended(grouped, keys, values, layer, rows, _greatest)
-        assert output is not None
-    return output.reshape(1, tokens, heads, size), None
+    return _attended(grouped, keys, values, layer, rows).reshape(1, tokens, heads, size), None
 
 
-def _attended(
-    grouped: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, layer: int, rows: Pass, pick: Pick
-) -> torch.Tensor | None:
-    """Attention of all tokens to their own rows and to their prefixes; None: not with this pick."""
+def _attended(grouped: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, layer: int, rows: Pass) -> torch.Tensor:
+    """Attention of all tokens to their own rows and to their prefixes."""
+    pick = _greatest if rows.picks_greatest else _first
     output, log_sum = _joined([_own(grouped[block.tokens], keys, values, block, pick) for block in rows.blocks])
     for level in rows.levels:
         here = slice(None) if level.order is None else level.order
@@ -143,8 +152,7 @@ def _attended(
             [_behind(sorted_[behind.tokens], behind.prefix[layer], pick) for behind in level.behind]
         )
         difference = other_log_sum - log_sum[here]
-        if not bool(difference.isfinite().all()):
-            return None
+        rows.differences.append(difference.flatten())
         merged = torch.lerp(output[here], other, difference.sigmoid().to(output.dtype))
         if len(rows.levels) > 1:
             log_sum[here] = torch.logaddexp(log_sum[here], other_log_sum)

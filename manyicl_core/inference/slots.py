@@ -92,7 +92,12 @@ class Slots:
             levels=tuple(_levels([prefix.chain for prefix in prefixes], counts, device)),
         )
         tokens = torch.tensor([token for tokens in new for token in tokens], device=device)
-        states = self._model.states(tokens, (place + before[row]).to(device), adapters, counts, rows)
+        positions = (place + before[row]).to(device)
+        states = self._model.states(tokens, positions, adapters, counts, rows)
+        if not rows.is_exact:  # which is looked at once a pass: on a GPU each look waits for it
+            rows = rows.again()
+            states = self._model.states(tokens, positions, adapters, counts, rows)
+            assert rows.is_exact
         self.lengths = ends
         return states
 
