@@ -12,6 +12,7 @@ from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from api.creation import AnsweredBefore
 from manyicl_core.errors import Unavailable, UserError, envelope
 
 _log = structlog.get_logger(__name__)
@@ -27,12 +28,13 @@ def install_error_handlers(app: FastAPI) -> None:
     app.exception_handler(OperationalError)(_database_away)
     app.exception_handler(DataError)(_unstorable)
     app.exception_handler(ClientDisconnect)(_client_gone)
+    app.exception_handler(AnsweredBefore)(_answered_before)
 
 
 def _user_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, UserError)
     headers = {}
-    if error.status == HTTPStatus.CONFLICT:
+    if error.status == HTTPStatus.CONFLICT and error.retry_after_ms is None:
         headers["x-should-retry"] = "false"  # the client retries a 409 on its own otherwise
     if error.retry_after_ms is not None:
         headers["retry-after-ms"] = str(error.retry_after_ms)
@@ -87,6 +89,11 @@ def _http_error(_: Request, error: Exception) -> JSONResponse:
 def _database_away(request: Request, error: Exception) -> JSONResponse:
     _log.warning("database_away", reason=str(error).splitlines()[0])
     return _user_error(request, Unavailable("The database does not answer; try again in a moment"))
+
+
+def _answered_before(_: Request, error: Exception) -> Response:
+    assert isinstance(error, AnsweredBefore)
+    return Response(error.answer, media_type="application/json", headers={"idempotent-replayed": "true"})
 
 
 def _unstorable(_: Request, __: Exception) -> JSONResponse:
