@@ -105,9 +105,13 @@ def _client_gone(_: Request, __: Exception) -> Response:
 
 
 def unexpected_error(error: Exception) -> JSONResponse:
-    """The answer to a request that met a mistake of ours; the log gets the story."""
+    """The answer to a request that met a mistake of ours."""
+    return JSONResponse(unexpected_envelope(error), HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def unexpected_envelope(error: Exception) -> dict[str, Any]:
+    """The body for a mistake of ours; the log gets the story."""
     _log.error("unexpected_error", exc_info=error)
-    body = envelope(
+    return envelope(
         "The server made a mistake; its log has the story under this request id", "server_error", None, None
     )
-    return JSONResponse(body, HTTPStatus.INTERNAL_SERVER_ERROR)
