@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 from api.errors import install_error_handlers
 from api.middleware import BodyLimitMiddleware, RequestIdMiddleware
-from api.routes import batches, chat, classifications, contexts, evaluations, files, health, jobs, models
+from api.routes import batches, chat, classifications, completions, contexts, evaluations, files, health, jobs, models
 from manyicl_core import __version__
 from manyicl_core.engines.client import open_engines
 from manyicl_core.objects import open_store
@@ -34,7 +34,7 @@ def create_app() -> FastAPI:
         redirect_slashes=False,
     )
     install_error_handlers(app)
-    for module in (files, jobs, evaluations, models, contexts, chat, classifications, batches):
+    for module in (files, jobs, evaluations, models, contexts, chat, completions, classifications, batches):
         app.include_router(module.router, prefix="/v1")
     app.include_router(health.router)
     app.add_middleware(BodyLimitMiddleware, max_body_size=settings.max_file_bytes + _MULTIPART_OVERHEAD)

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from api.creation import AnsweredBefore
 from manyicl_core.errors import Unavailable, UserError, envelope
 
 _log = structlog.get_logger(__name__)
@@ -27,12 +28,13 @@ def install_error_handlers(app: FastAPI) -> None:
     app.exception_handler(OperationalError)(_database_away)
     app.exception_handler(DataError)(_unstorable)
     app.exception_handler(ClientDisconnect)(_client_gone)
+    app.exception_handler(AnsweredBefore)(_answered_before)
 
 
 def _user_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, UserError)
     headers = {}
-    if error.status == HTTPStatus.CONFLICT:
+    if error.status == HTTPStatus.CONFLICT and error.retry_after_ms is None:
         headers["x-should-retry"] = "false"  # the client retries a 409 on its own otherwise
     if error.retry_after_ms is not None:
         headers["retry-after-ms"] = str(error.retry_after_ms)
@@ -89,6 +91,11 @@ def _database_away(request: Request, error: Exception) -> JSONResponse:
     return _user_error(request, Unavailable("The database does not answer; try again in a moment"))
 
 
+def _answered_before(_: Request, error: Exception) -> Response:
+    assert isinstance(error, AnsweredBefore)
+    return Response(error.answer, media_type="application/json", headers={"idempotent-replayed": "true"})
+
+
 def _unstorable(_: Request, __: Exception) -> JSONResponse:
     return _invalid("A text holds a character that cannot be stored, such as NUL; remove it", None)
 
@@ -98,9 +105,13 @@ def _client_gone(_: Request, __: Exception) -> Response:
 
 
 def unexpected_error(error: Exception) -> JSONResponse:
-    """The answer to a request that met a mistake of ours; the log gets the story."""
+    """The answer to a request that met a mistake of ours."""
+    return JSONResponse(unexpected_envelope(error), HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def unexpected_envelope(error: Exception) -> dict[str, Any]:
+    """The body for a mistake of ours; the log gets the story."""
     _log.error("unexpected_error", exc_info=error)
-    body = envelope(
+    return envelope(
         "The server made a mistake; its log has the story under this request id", "server_error", None, None
     )
-    return JSONResponse(body, HTTPStatus.INTERNAL_SERVER_ERROR)

@@ -31,11 +31,12 @@ _FIRST_TOKEN = 100
 
 
 @contextmanager
-def running_engine(folder: Path, **settings: str) -> Iterator[str]:
+def running_engine(folder: Path, module: str = "manyicl_core.inference", **settings: str) -> Iterator[str]:
     """The URL of an engine process of its own, on a free port, with a fresh store in ``folder``.
 
     Args:
         folder: for its store and its log.
+        module: what starts it.
         settings: further settings, such as ``prefix_cache_bytes``.
     """
     port = free_port()
@@ -48,7 +49,7 @@ def running_engine(folder: Path, **settings: str) -> Iterator[str]:
     variables = {f"MANYICL_{name.upper()}": value for name, value in {**own, **settings}.items()}
     log = folder / "engine.log"
     with log.open("w", encoding="utf-8") as output:
-        command = [sys.executable, "-m", "manyicl_core.inference"]
+        command = [sys.executable, "-m", module]
         process = spawn(command, engine_environment(dict(os.environ) | variables), output, output)
     url = f"http://127.0.0.1:{port}"
     try:

@@ -10,6 +10,9 @@ from manyicl_core.answers.chat_answer import answer_chat
 from manyicl_core.answers.chat_call import chat_call
 from manyicl_core.answers.chat_request import CreateChatCompletion
 from manyicl_core.answers.classifications import CreateClassification, answer_classification, classification_call
+from manyicl_core.answers.completion_answer import answer_completion
+from manyicl_core.answers.completion_call import completion_call
+from manyicl_core.answers.completion_request import CreateCompletion
 from manyicl_core.answers.prompts import find_target
 from manyicl_core.engines.client import EngineClient
 from manyicl_core.errors import InvalidRequest, UserError
@@ -19,10 +22,11 @@ from manyicl_core.store.batches.lines import body_error
 BULK_PRIORITY = 1
 """The engine answers every request of priority 0, the interactive ones, first."""
 
-Body = CreateChatCompletion | CreateClassification
+Body = CreateChatCompletion | CreateCompletion | CreateClassification
 
 _BODIES: dict[str, type[Body]] = {
     "/v1/chat/completions": CreateChatCompletion,
+    "/v1/completions": CreateCompletion,
     "/v1/classifications": CreateClassification,
 }
 
@@ -71,6 +75,9 @@ async def answer_body(
         case CreateChatCompletion() as chat:
             call = await asyncio.to_thread(chat_call, project_id, artifacts, chat, BULK_PRIORITY)
             return await answer_chat(engine, call, chat)
+        case CreateCompletion() as prompts:
+            completion = await asyncio.to_thread(completion_call, project_id, artifacts, prompts, BULK_PRIORITY)
+            return await answer_completion(engine, completion, prompts)
         case CreateClassification() as inputs:
             scoring = await asyncio.to_thread(classification_call, project_id, artifacts, inputs, BULK_PRIORITY)
             return await answer_classification(engine, scoring, inputs)

@@ -16,7 +16,9 @@ from manyicl_core.logging import configure_logging
 from manyicl_core.objects import open_store
 from manyicl_core.settings import get_settings, required
 from manyicl_core.store.contexts.hosting import remove_expired
+from manyicl_core.store.creations import delete_old_creations
 from manyicl_core.store.hints import BUILD_CONTEXT, HOSTING_QUEUE, RUN_BATCH, get_celery
+from manyicl_core.store.session import transaction
 from worker.batches import run_batch
 from worker.context_building import build_context
 from worker.dispatcher import HOSTING_WORK, Dispatcher, send_missing_hints
@@ -40,6 +42,8 @@ def run_batch_task(batch_id: str) -> None:
 
 def _look() -> None:
     send_missing_hints(HOSTING_QUEUE, HOSTING_WORK)
+    with transaction() as session:
+        delete_old_creations(session)
     if forgotten := remove_expired(_store):
         asyncio.run(_have_forgotten(forgotten))
 

@@ -3,7 +3,9 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from sqlalchemy.orm import Session
 
+from api.creation import OnceDep
 from api.dependencies import ArtifactsDep, ReaderDep, WriterDep
 from api.routes.lists import ListObject, list_object
 from manyicl_core.store.batches import service
@@ -15,13 +17,16 @@ router = APIRouter(prefix="/batches", tags=["batches"])
 
 
 @router.post("")
-def create_batch(caller: WriterDep, artifacts: ArtifactsDep, body: CreateBatch) -> BatchObject:
+def create_batch(caller: WriterDep, artifacts: ArtifactsDep, once: OnceDep, body: CreateBatch) -> BatchObject:
     """Queue a file of requests; its lines are checked before the first is answered."""
-    with transaction() as session:
-        batch = service.create_batch(session, artifacts, caller.project_id, body)
+
+    def create(session: Session) -> BatchObject:
+        return batch_object(service.create_batch(session, artifacts, caller.project_id, body))
+
+    batch = once.create(body, create)
     # After the commit: a worker that gets the hint must find the row.
     publish_hint(RUN_BATCH, batch.id)
-    return batch_object(batch)
+    return batch
 
 
 @router.get("")

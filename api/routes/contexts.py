@@ -4,7 +4,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
+from sqlalchemy.orm import Session
 
+from api.creation import OnceDep
 from api.dependencies import ArtifactsDep, EngineDep, ReaderDep, WriterDep
 from api.routes.lists import ListObject, list_object
 from manyicl_core.objects import ArtifactStore
@@ -18,13 +20,16 @@ router = APIRouter(prefix="/contexts", tags=["contexts"])
 
 
 @router.post("")
-def create_context(caller: WriterDep, artifacts: ArtifactsDep, body: CreateContext) -> ContextObject:
+def create_context(caller: WriterDep, artifacts: ArtifactsDep, once: OnceDep, body: CreateContext) -> ContextObject:
     """Check model, examples and options, and queue a context."""
-    with transaction() as session:
-        context = hosting.create_context(session, artifacts, caller.project_id, body)
+
+    def create(session: Session) -> ContextObject:
+        return context_object(hosting.create_context(session, artifacts, caller.project_id, body))
+
+    context = once.create(body, create)
     # After the commit: a worker that gets the hint must find the row.
     publish_hint(BUILD_CONTEXT, context.id)
-    return context_object(context)
+    return context
 
 
 @router.get("")

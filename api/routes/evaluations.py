@@ -4,7 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
+from sqlalchemy.orm import Session
 
+from api.creation import OnceDep
 from api.dependencies import ArtifactsDep, ReaderDep, WriterDep
 from api.routes.event_stream import News, event_stream
 from api.routes.lists import ListObject, list_object
@@ -31,13 +33,18 @@ _STREAMED_AT_ONCE = 1000
 
 
 @router.post("")
-def create_evaluation(caller: WriterDep, artifacts: ArtifactsDep, body: CreateEvaluation) -> EvaluationObject:
+def create_evaluation(
+    caller: WriterDep, artifacts: ArtifactsDep, once: OnceDep, body: CreateEvaluation
+) -> EvaluationObject:
     """Check models, files and options, and queue an evaluation."""
-    with transaction() as session:
-        evaluation = service.create_evaluation(session, artifacts, caller.project_id, body)
+
+    def create(session: Session) -> EvaluationObject:
+        return evaluation_object(service.create_evaluation(session, artifacts, caller.project_id, body), Report())
+
+    evaluation = once.create(body, create)
     # After the commit: a worker that gets the hint must find the row.
     publish_hint(RUN_EVALUATION, evaluation.id)
-    return evaluation_object(evaluation, Report())
+    return evaluation
 
 
 @router.get("")

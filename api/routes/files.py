@@ -1,5 +1,6 @@
 """Files: upload, list, retrieve, content, delete."""
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -7,10 +8,13 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form, Query, UploadFile
 from fastapi.responses import StreamingResponse
+from sqlalchemy.orm import Session
 
+from api.creation import OnceDep
 from api.dependencies import ArtifactsDep, ReaderDep, WriterDep
 from api.routes.lists import ListObject, list_object
 from manyicl_core.errors import InvalidRequest, TooLarge
+from manyicl_core.objects import sha256_of
 from manyicl_core.settings import get_settings
 from manyicl_core.store.files import service
 from manyicl_core.store.files.schemas import UPLOAD_PURPOSES, FileDeleted, FileObject, file_object
@@ -23,6 +27,7 @@ router = APIRouter(prefix="/files", tags=["files"])
 def create_file(
     caller: WriterDep,
     artifacts: ArtifactsDep,
+    once: OnceDep,
     file: UploadFile,
     purpose: Annotated[str, Form()],
     expires_after: Annotated[str | None, Form(alias="expires_after[anchor]")] = None,
@@ -35,14 +40,17 @@ def create_file(
     largest = get_settings().max_file_bytes
     if (file.size or 0) > largest:
         raise TooLarge(f"file: {file.size} bytes; a file may have {largest}", "file")
+    filename = file.filename or "file"
     with tempfile.NamedTemporaryFile() as copy:
         shutil.copyfileobj(file.file, copy)
         copy.flush()
-        with transaction() as session:
-            row = service.create_file(
-                session, artifacts, caller.project_id, Path(copy.name), file.filename or "file", purpose
-            )
-    return file_object(row)
+        path = Path(copy.name)
+
+        def create(session: Session) -> FileObject:
+            return file_object(service.create_file(session, artifacts, caller.project_id, path, filename, purpose))
+
+        # Of the content: every multipart body has a boundary of its own.
+        return once.create(json.dumps([purpose, filename, sha256_of(path)]), create)
 
 
 @router.get("")

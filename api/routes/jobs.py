@@ -5,8 +5,10 @@ import time
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from api.creation import OnceDep
 from api.dependencies import ArtifactsDep, ReaderDep, WriterDep
 from api.routes.lists import ListObject, list_object
 from manyicl_core.store.hints import RUN_JOB, ask_for_measurement, publish_hint
@@ -28,13 +30,16 @@ _Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
 @router.post("")
-def create_job(caller: WriterDep, artifacts: ArtifactsDep, body: CreateJob) -> JobObject:
+def create_job(caller: WriterDep, artifacts: ArtifactsDep, once: OnceDep, body: CreateJob) -> JobObject:
     """Check files and options, and queue a job."""
-    with transaction() as session:
-        job = service.create_job(session, artifacts, caller.project_id, body)
+
+    def create(session: Session) -> JobObject:
+        return job_object(service.create_job(session, artifacts, caller.project_id, body), None)
+
+    job = once.create(body, create)
     # After the commit: a worker that gets the hint must find the row.
     publish_hint(RUN_JOB, job.id)
-    return job_object(job, None)
+    return job
 
 
 @router.post("/plan")

@@ -1,9 +1,14 @@
-"""Models: list, retrieve, delete. Ids hold ``/`` and ``:``, hence the path parameters."""
+"""Models: list, retrieve, delete; contexts that answer are models too.
+
+Ids hold ``/`` and ``:``, hence the path parameters.
+"""
 
 from fastapi import APIRouter, BackgroundTasks
 
 from api.dependencies import ArtifactsDep, EngineDep, ReaderDep, WriterDep
 from api.routes.lists import ListObject, list_object
+from manyicl_core.store.contexts.as_models import get_context_model, list_context_models
+from manyicl_core.store.contexts.hosting import CONTEXT_PREFIX, expire_context, remove_expired
 from manyicl_core.store.models import service
 from manyicl_core.store.models.schemas import ModelDeleted, ModelObject
 from manyicl_core.store.models.weights import delete_unreferenced
@@ -14,15 +19,18 @@ router = APIRouter(prefix="/models", tags=["models"])
 
 @router.get("")
 def list_models(caller: ReaderDep) -> ListObject[ModelObject]:
-    """The base model and the project's fine-tuned ones."""
+    """All that the project may name: the base model, its fine-tuned ones, its contexts that answer."""
     with transaction() as session:
-        return list_object(service.list_models(session, caller.project_id))
+        models = service.list_models(session, caller.project_id)
+        return list_object([*models, *list_context_models(session, caller.project_id)])
 
 
 @router.get("/{model:path}")
 def retrieve_model(caller: ReaderDep, model: str) -> ModelObject:
     """One model."""
     with transaction() as session:
+        if model.startswith(CONTEXT_PREFIX):
+            return get_context_model(session, caller.project_id, model)
         return service.get_model(session, caller.project_id, model)
 
 
@@ -30,7 +38,12 @@ def retrieve_model(caller: ReaderDep, model: str) -> ModelObject:
 def delete_model(
     caller: WriterDep, artifacts: ArtifactsDep, engine: EngineDep, background: BackgroundTasks, model: str
 ) -> ModelDeleted:
-    """Delete a fine-tuned model and its checkpoints, and their weights unless something else uses them."""
+    """Delete a context, or a fine-tuned model with its checkpoints, and their weights unless something uses them."""
+    if model.startswith(CONTEXT_PREFIX):
+        with transaction() as session:
+            expire_context(session, caller.project_id, model)
+        background.add_task(engine.forget, remove_expired(artifacts))
+        return ModelDeleted(id=model)
     with transaction() as session:
         hashes = service.delete_model(session, caller.project_id, model)
     background.add_task(engine.remove, delete_unreferenced(artifacts, hashes))

@@ -14,7 +14,7 @@ def peer_python(name: str, requirements: list[str], ours: list[str]) -> Path:
     Args:
         name: the environment's folder.
         requirements: pinned requirements of the peer.
-        ours: packages to have in the version that our own environment has, torch among them. It
+        ours: packages to have in the version that our own environment has. Where torch is one, it
             is installed first, so that whatever comes after keeps that build.
     """
     folder = BENCH / name
@@ -26,8 +26,8 @@ def peer_python(name: str, requirements: list[str], ours: list[str]) -> Path:
         return python
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
     install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    torch = next(requirement for requirement in shared if requirement.startswith("torch=="))
-    subprocess.run([*install, torch], check=True)
+    for torch in [requirement for requirement in shared if requirement.startswith("torch==")]:
+        subprocess.run([*install, torch], check=True)
     subprocess.run([*install, *requirements, *shared], check=True)
     stamp.write_text(wanted, encoding="utf-8")
     return python

@@ -10,6 +10,7 @@ from manyicl_core.answers.prompts import (
     Target,
     engine_fields,
     find_target,
+    hosted_fields,
     label_scores_body,
     prompts_behind,
 )
@@ -90,36 +91,18 @@ def _chat_call(target: Target, body: CreateChatCompletion, priority: int) -> Eng
 
 
 def _query_call(target: Target, prompt: HostedPrompt, body: CreateChatCompletion, priority: int) -> EngineCall:
-    request = _sampling(target, body, priority) | {
-        "prompt": list(prompt.tokens),
-        "prefix_tokens": prompt.context_tokens,
-        "stop_token_ids": [prompt.stop_token],
-        # A task has one right answer: greedy unless the client asks otherwise.
-        "temperature": 0.0 if body.temperature is None else body.temperature,
-        "max_tokens": body.answer_tokens(ANSWER_ROOM),
-    }
+    request = _sampling(target, body, priority) | {"prompt": list(prompt.tokens)}
     if body.logprobs:
         request["logprobs"] = body.top_logprobs or 0
-    if prompt.labels is not None:
-        # A label is never cut short: it ends by itself, whatever stop or max_tokens say.
-        request |= {"structured_outputs": {"choice": prompt.choices}, "stop": [], "max_tokens": ANSWER_ROOM}
+    request |= hosted_fields(prompt, body.temperature, body.answer_tokens(ANSWER_ROOM))
     return EngineCall("/v1/completions", request, prompt)
 
 
 def _sampling(target: Target, body: CreateChatCompletion, priority: int) -> dict[str, Any]:
     """What both kinds of request say in the same words."""
-    request: dict[str, Any] = {
-        **engine_fields(target, priority),
-        "n": body.n or 1,
-        "top_p": 1.0 if body.top_p is None else body.top_p,
-        "presence_penalty": body.presence_penalty or 0.0,
-        "frequency_penalty": body.frequency_penalty or 0.0,
-        "logit_bias": body.logit_bias,
-        "seed": body.seed,
-        "stop": body.stops(),
-        "structured_outputs": body.structured_outputs(),
-    }
-    return {name: value for name, value in request.items() if value is not None}
+    request = engine_fields(target, priority) | body.sampling()
+    outputs = body.structured_outputs()
+    return request if outputs is None else request | {"structured_outputs": outputs}
 
 
 def _query(body: CreateChatCompletion) -> str:

@@ -3,37 +3,38 @@
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, StringConstraints, ValidationInfo, field_validator
 
-from manyicl_core.store.contexts.schemas import ManyiclChat
-
-
-def _is_unicode(text: str) -> str:
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("this holds half a character (a lone surrogate); send valid Unicode")
-    return text
+from manyicl_core.answers.fields import Sampled, Strict, Text
 
 
-Text = Annotated[str, AfterValidator(_is_unicode)]
+def _unsupported(value: Any) -> Any:
+    if value is not None:
+        raise ValueError("these models read text and answer in text; leave this field out")
+    return value
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+_Unsupported = Annotated[None, BeforeValidator(_unsupported)]
 
 
-class TextPart(_Strict):
+class TextPart(Strict):
     """A part of a message's content."""
 
     type: Literal["text"]
     text: Text
 
 
-class Message(_Strict):
-    """One message of a chat."""
+class Message(Strict):
+    """One message of a chat; an answer's message can be sent back as it came."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | list[TextPart]
     name: str | None = None
+    refusal: _Unsupported = None
+    tool_calls: _Unsupported = None
+    function_call: _Unsupported = None
+    audio: _Unsupported = None
+    annotations: Any = None
 
     def text(self) -> str:
         """The content as one text."""
@@ -42,14 +43,7 @@ class Message(_Strict):
         return "".join(part.text for part in self.content)
 
 
-class StreamOptions(_Strict):
-    """OpenAI's ``stream_options``."""
-
-    include_usage: bool = False
-    include_obfuscation: bool = False
-
-
-class JsonSchema(_Strict):
+class JsonSchema(Strict):
     """OpenAI's ``json_schema``; the schema is always kept to, ``strict`` or not."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
@@ -67,19 +61,19 @@ class JsonSchema(_Strict):
         return schema
 
 
-class TextFormat(_Strict):
+class TextFormat(Strict):
     """Free text."""
 
     type: Literal["text"]
 
 
-class JsonObjectFormat(_Strict):
+class JsonObjectFormat(Strict):
     """Any JSON object."""
 
     type: Literal["json_object"]
 
 
-class JsonSchemaFormat(_Strict):
+class JsonSchemaFormat(Strict):
     """JSON that a schema describes."""
 
     type: Literal["json_schema"]
@@ -87,44 +81,43 @@ class JsonSchemaFormat(_Strict):
 
 
 ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
-_Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
-_TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
-_Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 
 
-class CreateChatCompletion(_Strict):
+class CreateChatCompletion(Sampled):
     """The body of ``POST /v1/chat/completions``.
 
-    Fields that would change the meaning of an answer and are not known here are refused; those
-    that only serve OpenAI's own bookkeeping are accepted and ignored.
+    Fields that would change the meaning of an answer and are not known here are refused; hints, and
+    those that only serve OpenAI's own bookkeeping, are accepted and ignored.
     """
 
-    model: Annotated[str, Field(min_length=1, max_length=512)]
     messages: Annotated[list[Message], Field(min_length=1, max_length=1000)]
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    stop: Text | Annotated[list[Text], Field(max_length=4)] | None = None
-    n: Annotated[int, Field(ge=1, le=128)] | None = None
-    presence_penalty: _Penalty | None = None
-    frequency_penalty: _Penalty | None = None
-    logit_bias: Annotated[dict[_TokenId, _Bias], Field(max_length=1024)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    manyicl: ManyiclChat | None = None
 
     metadata: Any = None
     parallel_tool_calls: Any = None
+    prediction: Any = None
     prompt_cache_key: Any = None
+    prompt_cache_options: Any = None
+    prompt_cache_retention: Any = None
     safety_identifier: Any = None
     service_tier: Any = None
     store: Any = None
-    user: Any = None
+
+    # What they say when they ask for nothing is accepted.
+    modalities: list[Literal["text"]] | None = None
+    reasoning_effort: Literal["none"] | None = None
+    verbosity: Literal["medium"] | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    function_call: Literal["none", "auto"] | None = None
+    tools: _Unsupported = None
+    functions: _Unsupported = None
+    audio: _Unsupported = None
+    moderation: _Unsupported = None
+    web_search_options: _Unsupported = None
 
     @field_validator("top_logprobs")
     @classmethod
@@ -132,11 +125,6 @@ class CreateChatCompletion(_Strict):
         if value is not None and not info.data.get("logprobs"):
             raise ValueError("this needs logprobs; set logprobs to true")
         return value
-
-    def stops(self) -> list[str]:
-        """The stop strings, empty ones left out."""
-        stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return [text for text in stops if text]
 
     def answer_tokens(self, default: int) -> int:
         """The most tokens of an answer."""

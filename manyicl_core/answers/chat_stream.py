@@ -23,10 +23,9 @@ async def stream_chat(
     """
     parts = _drawn_answer(engine, call, body) if call.path == LABEL_SCORES else _written_answer(engine, call, body)
     head = {**answer_head(body), "object": "chat.completion.chunk"}
-    usage_asked = body.stream_options is not None and body.stream_options.include_usage
     async with aclosing(parts):
         async for part in parts:
-            if part["choices"] or usage_asked:
+            if part["choices"] or body.usage_asked:
                 yield {**head, **part}
 
 

@@ -10,7 +10,7 @@ from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.contexts.calls import NamedContext, named_context, named_prompts
 from manyicl_core.store.contexts.salts import cache_salt, tenant
 from manyicl_core.store.contexts.schemas import ManyiclChat
-from manyicl_core.store.contexts.service import HostedPrompt, hosted_prompts
+from manyicl_core.store.contexts.service import ANSWER_ROOM, HostedPrompt, hosted_prompts
 from manyicl_core.store.models.service import ServedModel, served_model
 from manyicl_core.store.session import transaction
 
@@ -66,6 +66,21 @@ def engine_fields(target: Target, priority: int) -> dict[str, Any]:
         "user": tenant(target.project_id),
         "priority": priority,
     }
+
+
+def hosted_fields(prompt: HostedPrompt, temperature: float | None, max_tokens: int) -> dict[str, Any]:
+    """What asks for a completion behind demonstrations, those of ``prompt``; goes before what the client said."""
+    request = {
+        "prefix_tokens": prompt.context_tokens,
+        "stop_token_ids": [prompt.stop_token],
+        # A task has one right answer: greedy unless the client asks otherwise.
+        "temperature": 0.0 if temperature is None else temperature,
+        "max_tokens": max_tokens,
+    }
+    if prompt.labels is not None:
+        # A label is never cut short: it ends by itself, whatever stop or max_tokens say.
+        request |= {"structured_outputs": {"choice": prompt.choices}, "stop": [], "max_tokens": ANSWER_ROOM}
+    return request
 
 
 def label_scores_body(target: Target, prompts: Sequence[HostedPrompt], priority: int) -> dict[str, Any]:

@@ -24,3 +24,15 @@ def load_encoder(folder: Path) -> Encoder:
     stop = tokenize(STOP)[-1]
     start = tuple(tokenizer.encode("", add_special_tokens=True).ids)
     return Encoder(tokenize=tokenize, start=start, stop=stop)
+
+
+@lru_cache(maxsize=8)
+def load_raw_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer in ``folder`` as the model's makers use it: special tokens in a text are recognised.
+
+    For prompts that a client writes as a whole, chat template and all.
+    """
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer

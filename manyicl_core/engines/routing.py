@@ -6,14 +6,17 @@ from array import array
 from collections.abc import Iterable
 from typing import Any
 
+_START = 64
+"""Tokens of a prompt without a context; all such prompts would meet at one engine otherwise."""
+
 
 def routing_key(body: dict[str, Any]) -> bytes:
-    """What requests share that should meet: the weights and the context, or how a chat starts."""
+    """What requests share that should meet: the weights and the context, or how a text or chat starts."""
     digest = hashlib.blake2b(body["model"].encode(), digest_size=16)
     prompt = body.get("prompt") or body.get("prompts")
     if prompt is not None:
         first = prompt[0] if isinstance(prompt[0], list) else prompt
-        digest.update(array("q", first[: body.get("prefix_tokens", 0)]).tobytes())
+        digest.update(array("q", first[: body.get("prefix_tokens") or _START]).tobytes())
     else:
         digest.update(json.dumps(body["messages"][0]).encode())
     return digest.digest()

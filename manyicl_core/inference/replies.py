@@ -53,6 +53,7 @@ def whole(kind: Kind, index: int, choice: Choice, vocabulary: Vocabulary) -> dic
     if kind == "chat.completion":
         message = {"role": "assistant", "content": choice.text}
         return _choice(kind, index, choice.finish_reason, {"message": message}, _chat(choice, vocabulary))
+    # A prompt is told as it was asked, its special tokens too; an answer's are left out.
     text = vocabulary.text(choice.echoed) + choice.text
     return _choice(kind, index, choice.finish_reason, {"text": text}, _completion(choice, vocabulary))
 

@@ -70,6 +70,7 @@ class CompletionRequest(_Request):
     prefix_tokens: int = Field(default=0, ge=0)
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     echo: bool = False
+    ignore_eos: bool = False
 
     def prompts(self) -> list[list[int]]:
         """All prompts."""

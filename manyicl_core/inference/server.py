@@ -121,7 +121,8 @@ class Service:
     async def complete(self, body: CompletionRequest) -> Response:
         """``/v1/completions``."""
         prompts = body.prompts()
-        stop = frozenset(body.stop_token_ids)
+        # As at a vLLM server, the model's own end too; a task's answer has an end of its own, and only that.
+        stop = frozenset(body.stop_token_ids or ([] if body.ignore_eos else [self._vocabulary.end]))
         guide = await self._guide(body.structured_outputs, body.stop_token_ids)
         requests = [self._generation(body, tuple(prompt), stop, guide, body.logprobs, body.echo) for prompt in prompts]
         return await self._respond(requests, "text_completion", body)

@@ -33,8 +33,8 @@ class Vocabulary:
         return list(self._tokenizer.encode(text, add_special_tokens=False))
 
     def text(self, tokens: list[int]) -> str:
-        """The text of tokens, special ones left out."""
-        return str(self.texts.decode(tokens))
+        """The text of tokens, special ones as they are written."""
+        return str(self.texts.decode(tokens, skip_special_tokens=False))
 
     def bytes(self, token: int) -> list[int]:
         """The bytes of one token: not always whole characters."""

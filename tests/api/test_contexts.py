@@ -52,6 +52,7 @@ def test_pasted_examples_become_a_model_that_goes_when_it_is_deleted(client: Ope
         ask(client, context_id)
     assert (early.value.status_code, early.value.code) == (503, "context_not_ready")
     assert 0 < int(early.value.response.headers["retry-after-ms"]) <= 1000
+    assert [model.id for model in client.models.list()] == [BASE_MODEL], "it does not answer yet"
 
     build_context(context_id)
     context = get_context(client, context_id)
@@ -60,6 +61,8 @@ def test_pasted_examples_become_a_model_that_goes_when_it_is_deleted(client: Ope
     assert context["bytes"] == context["tokens"] * 2 * 2 * 2 * 16 * 4  # keys and values, layers, heads, size, float32
     assert (context["selected"]["selection"], context["metadata"]) == ("balanced", {"team": "a"})
     assert kept(context_id) == ["1.json"]
+    assert [model.id for model in client.models.list()] == [BASE_MODEL, context_id]
+    assert client.models.retrieve(context_id).model_extra["parent"] == BASE_MODEL  # type: ignore[index]
 
     by_id = ask(client, context_id)
     assert by_id.model == context_id
@@ -100,6 +103,8 @@ def test_pasted_examples_become_a_model_that_goes_when_it_is_deleted(client: Ope
         for call in (
             lambda: get_context(stranger, context_id),
             lambda: delete_context(stranger, context_id),
+            lambda: stranger.models.retrieve(context_id),
+            lambda: stranger.models.delete(context_id),
             lambda: ask(stranger, context_id),
             lambda: ask(stranger, BASE_MODEL, context=context_id),
         ):

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import openai
 import pytest
+from fastapi import Response
 from openai import OpenAI
 
 from api.app import create_app
@@ -45,9 +46,10 @@ def api_over(installation: str) -> Iterator[Over]:
         ("chat/completions", {"messages": MESSAGES}, FakeEngine(hold=True)),
         ("chat/completions", {"messages": MESSAGES, "stream": True}, FakeEngine(hold=True)),
         ("chat/completions", {"messages": MESSAGES, "stream": True}, FakeEngine(answers=[CHUNK], hold_stream=True)),
+        ("completions", {"prompt": "a"}, FakeEngine(hold=True)),
         ("classifications", {"input": ["a"], "manyicl": {"context": CONTEXT}}, FakeEngine(hold=True)),
     ],
-    ids=["whole", "before the first chunk", "within a stream", "classification"],
+    ids=["whole", "before the first chunk", "within a stream", "completion", "classification"],
 )
 def test_the_engine_sees_that_a_client_has_left(
     api_over: Over, api_key: str, path: str, body: dict[str, Any], engine: FakeEngine
@@ -94,3 +96,27 @@ def test_a_client_that_waits_as_told_gets_its_answer(api_over: Over, api_key: st
         told = client.chat.completions.create(model=BASE_MODEL, messages=MESSAGES)
     assert told.choices[0].message.content == "here"
     assert len(engine.bodies("/v1/chat/completions")) == 2
+
+
+def test_the_engine_need_not_go_on_when_the_client_says_it_waits_no_longer(api_over: Over, api_key: str) -> None:
+    engine = FakeEngine(hold=True)
+    with OpenAI(base_url=api_over(engine), api_key=api_key, max_retries=0) as client:
+        headers = {"x-stainless-read-timeout": "0.3"}
+        with pytest.raises(openai.InternalServerError, match=r"0\.3 seconds") as refused:
+            client.chat.completions.create(model=BASE_MODEL, messages=MESSAGES, extra_headers=headers)
+    assert (refused.value.status_code, refused.value.code) == (504, "deadline_exceeded")
+    assert engine.left.wait(20)
+
+
+def test_an_error_within_a_stream_is_raised_by_the_client(api_over: Over, api_key: str) -> None:
+    late = {"message": "no memory", "type": "server_error", "param": None, "code": "out_of_memory"}
+    choice = {"index": 0, "text": "a", "delta": {"content": "a"}, "finish_reason": None}
+    events = [f"data: {json.dumps(content)}\n\n" for content in ({"choices": [choice]}, {"error": late})]
+    engine = FakeEngine(answers=[Response("".join(events), media_type="text/event-stream")])
+    with OpenAI(base_url=api_over(engine), api_key=api_key, max_retries=0) as client:
+        chat = client.chat.completions.create(model=BASE_MODEL, messages=MESSAGES, stream=True)
+        with pytest.raises(openai.APIError, match="no memory"):
+            list(chat)
+        completion = client.completions.create(model=BASE_MODEL, prompt="a", stream=True)
+        with pytest.raises(openai.APIError, match="no memory"):
+            list(completion)

@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 from api.app import create_app
+from manyicl_core.answers.chat_request import CreateChatCompletion
 from manyicl_core.answers.classifications import CreateClassification
+from manyicl_core.answers.completion_request import CreateCompletion
 from manyicl_core.settings import Settings
 from manyicl_core.store.batches.schemas import CreateBatch
 from manyicl_core.store.contexts.context_object import ContextObject, SelectedObject, TriedObject
@@ -27,6 +29,8 @@ def test_every_option_is_documented() -> None:
     options = (ManyiclOptions, LoraOptions, OptimizerOptions, ValidationOptions, CreateEvaluation)
     hosting = (
         CreateClassification,
+        CreateCompletion,
+        CreateChatCompletion,
         CreateBatch,
         CreateContext,
         ContextObject,

@@ -10,7 +10,7 @@ from manyicl_core.store.tables import Batch
 
 EXPIRED = "batch_expired"
 
-Endpoint = Literal["/v1/chat/completions", "/v1/classifications"]
+Endpoint = Literal["/v1/chat/completions", "/v1/completions", "/v1/classifications"]
 Status = Literal["validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"]
 
 _Key = Annotated[str, StringConstraints(max_length=64)]

@@ -95,7 +95,7 @@ def get_context(session: Session, project_id: str, context_id: str, param: str |
     Raises:
         NotFound: the project has no such context, or it has expired.
     """
-    query = select(Context).where(Context.id == context_id, Context.project_id == project_id, _is_alive())
+    query = select(Context).where(Context.id == context_id, Context.project_id == project_id, is_alive())
     context = session.scalar(query)
     if context is None:
         raise NotFound("context", context_id, param)
@@ -108,7 +108,7 @@ def list_contexts(session: Session, project_id: str, after: str | None, limit: i
     if after is not None:
         last = get_context(session, project_id, after, "after")
         cursor = (last.created_at, last.id)
-    query = select(Context).where(Context.project_id == project_id, _is_alive())
+    query = select(Context).where(Context.project_id == project_id, is_alive())
     return fetch_page(session, query, (Context.created_at, Context.id), cursor, limit)
 
 
@@ -129,7 +129,7 @@ def remove_expired(store: ArtifactStore) -> list[dict[str, Any]]:
     """
     forgotten = []
     with transaction() as session:
-        expired = session.scalars(select(Context.id).where(~_is_alive()).limit(_REMOVED_AT_ONCE)).all()
+        expired = session.scalars(select(Context.id).where(~is_alive()).limit(_REMOVED_AT_ONCE)).all()
     for context_id in expired:
         with transaction() as session:
             row = session.scalar(select(Context).where(Context.id == context_id).with_for_update(skip_locked=True))
@@ -154,5 +154,6 @@ def _engines_part(store: ArtifactStore, row: Context) -> list[dict[str, Any]]:
     return [{"model": model, "tokens": compiled.tokens, "ends": compiled.ends, "cache_salt": salt}]
 
 
-def _is_alive() -> ColumnElement[bool]:
+def is_alive() -> ColumnElement[bool]:
+    """Whether a context has not expired."""
     return or_(Context.expires_at.is_(None), Context.expires_at > func.now())

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 class ModelObject(BaseModel):
     """OpenAI's ``Model``; ``root`` is the base model of a fine-tuned one, as in vLLM.
 
+    ``parent`` is the model that shows a context's demonstrations, where this is a context.
     ``task`` is the one task of a dedicated job's model; ``adaptation`` is ``lora`` or ``full``.
     """
 
@@ -16,6 +17,7 @@ class ModelObject(BaseModel):
     created: int
     owned_by: str
     root: str | None = None
+    parent: str | None = None
     job: str | None = None
     task: str | None = None
     adaptation: str | None = None

@@ -5,6 +5,7 @@ from manyicl_core.store.tables.base import Base
 from manyicl_core.store.tables.batches import Batch, BatchChunk
 from manyicl_core.store.tables.checkpoints import Checkpoint
 from manyicl_core.store.tables.contexts import Context
+from manyicl_core.store.tables.creations import Creation
 from manyicl_core.store.tables.evaluations import Evaluation, EvaluationCurve, EvaluationResult, PlainText
 from manyicl_core.store.tables.events import EvaluationEvent, JobEvent
 from manyicl_core.store.tables.files import File
@@ -22,6 +23,7 @@ __all__ = [
     "BatchChunk",
     "Checkpoint",
     "Context",
+    "Creation",
     "Evaluation",
     "EvaluationCurve",
     "EvaluationEvent",

@@ -149,3 +149,42 @@ def test_what_no_engine_could_be_sent_is_refused(changes: dict[str, Any]):
     CreateChatCompletion.model_validate(body)
     with pytest.raises(ValidationError, match=r"half a character|not JSON"):
         CreateChatCompletion.model_validate(body | changes)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tools": None, "tool_choice": "auto", "function_call": "none", "parallel_tool_calls": True},
+        {"modalities": ["text"], "reasoning_effort": "none", "verbosity": "medium", "audio": None},
+        {"store": True, "metadata": {"a": "b"}, "service_tier": "auto", "prompt_cache_options": {"ttl": "30m"}},
+        {"prediction": {"type": "content", "content": "a"}, "seed": -1, "top_p": 0},
+        {"messages": [{"role": "assistant", "content": "a", "refusal": None, "tool_calls": None, "annotations": []}]},
+    ],
+)
+def test_hints_and_what_asks_for_nothing_are_accepted(fields: dict[str, Any]) -> None:
+    CreateChatCompletion.model_validate({"model": "m", "messages": [{"role": "user", "content": "x"}], **fields})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tools": []},
+        {"functions": [{}]},
+        {"tool_choice": "required"},
+        {"modalities": ["text", "audio"]},
+        {"reasoning_effort": "high"},
+        {"verbosity": "low"},
+        {"moderation": {}},
+        {"web_search_options": {}},
+        {"messages": [{"role": "tool", "content": "x", "tool_call_id": "a"}]},
+        {"messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+    ],
+)
+def test_what_would_change_the_answer_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        CreateChatCompletion.model_validate({"model": "m", "messages": [{"role": "user", "content": "x"}], **fields})
+
+
+def test_a_top_p_of_zero_leaves_the_most_likely_token() -> None:
+    assert 0 < request(top_p=0).sampling()["top_p"] < 0.001

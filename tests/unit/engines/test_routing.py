@@ -15,6 +15,10 @@ def test_queries_of_one_context_share_a_key_and_others_do_not():
     assert query([1, 2, 3, 4]) != query([1, 2, 3, 4], model="n")
 
 
+def test_prompts_without_a_context_spread_by_how_they_start():
+    assert query([1, 2], prefix=0) == query([1, 2], prefix=0) != query([1, 3], prefix=0)
+
+
 def test_label_scores_go_where_the_completions_of_their_context_go():
     scores = routing_key({"model": "m", "prompts": [[1, 2, 3, 7], [1, 2, 3, 8]], "prefix_tokens": 3})
     assert scores == query([1, 2, 3, 4])

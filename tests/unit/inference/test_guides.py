@@ -68,7 +68,7 @@ def write(model: LanguageModel, vocabulary: Vocabulary, grammar: str, query: lis
     while decoder.rows:
         decoder.step()
     assert answer.finish == "stop"
-    return vocabulary.text(answer.written)
+    return vocabulary.texts.decode(answer.written)
 
 
 def fits(schema: dict[str, Any], value: Any) -> bool:
@@ -116,7 +116,7 @@ def test_an_answer_is_a_json_object_of_any_kind(base_only, vocabulary, query):
     decoder.join(Row(None, EMPTY_PREFIX, query, answer))
     while decoder.rows:
         decoder.step()
-    text = vocabulary.text(answer.written)
+    text = vocabulary.texts.decode(answer.written)
     assert text.startswith("{")
     if answer.finish == "stop":
         assert isinstance(json.loads(text), dict)

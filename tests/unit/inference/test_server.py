@@ -23,7 +23,7 @@ from tests.unit.inference.greedy import plain_greedy
 
 BASE = "somebody/tiny-llama"
 PROMPT = list(range(40, 75))
-COMPLETION: dict[str, Any] = {"model": BASE, "prompt": PROMPT, "max_tokens": 8}
+COMPLETION: dict[str, Any] = {"model": BASE, "prompt": PROMPT, "max_tokens": 8, "ignore_eos": True}
 CHAT: dict[str, Any] = {"model": BASE, "messages": [{"role": "user", "content": "a parcel"}], "max_tokens": 8}
 SCORES: dict[str, Any] = {"model": BASE, "prompts": [PROMPT], "labels": [[5, 6], [7]]}
 BOTH = [("/v1/completions", COMPLETION), ("/v1/chat/completions", CHAT)]
@@ -144,6 +144,15 @@ def test_the_log_probabilities_of_a_chat_have_openais_shape(client: TestClient):
         assert {"token", "logprob", "bytes", "top_logprobs"} <= entry.keys()
         assert entry["top_logprobs"][0]["logprob"] == entry["logprob"]
     assert ask(client, "/v1/chat/completions", CHAT)["choices"][0]["logprobs"] is None
+
+
+def test_a_completion_ends_where_the_model_ends(client: TestClient, vocabulary: Vocabulary):
+    body = {**COMPLETION, "logit_bias": {str(vocabulary.end): 100}}
+    for ignored, written in ((True, 8), (False, 1)):
+        answer = ask(client, "/v1/completions", {**body, "ignore_eos": ignored})
+        assert answer["usage"]["completion_tokens"] == written
+        assert answer["choices"][0]["text"] == ""
+        assert answer["choices"][0]["finish_reason"] == ("length" if ignored else "stop")
 
 
 @pytest.mark.parametrize("max_tokens", [0, 3])

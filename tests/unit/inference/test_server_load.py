@@ -18,7 +18,7 @@ from tests.unit.inference.driving import Driven, counted
 BASE = "somebody/tiny-llama"
 PROMPT = list(range(40, 75))
 COMPLETION: dict[str, Any] = {"model": BASE, "prompt": PROMPT, "max_tokens": 4}
-ENDLESS = {**COMPLETION, "max_tokens": 1900, "prefix_tokens": 30}
+ENDLESS = {**COMPLETION, "max_tokens": 1900, "prefix_tokens": 30, "ignore_eos": True}
 SCORES: dict[str, Any] = {"model": BASE, "prompts": [PROMPT], "labels": [[5, 6], [7]]}
 
 

@@ -1,0 +1,87 @@
+"""The engine's answer as OpenAI's ``text_completion``, whole and streamed."""
+
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from manyicl_core.answers.answer_text import PlainText
+from manyicl_core.answers.completion_call import CompletionCall
+from manyicl_core.answers.completion_logprobs import CompletionLogprobs
+from manyicl_core.answers.completion_request import CreateCompletion
+from manyicl_core.answers.prompts import told
+from manyicl_core.engines.client import EngineClient
+
+_PATH = "/v1/completions"
+
+
+async def answer_completion(engine: EngineClient, call: CompletionCall, body: CreateCompletion) -> dict[str, Any]:
+    """The whole answer to ``body``, whose call is ``call``; the errors are those of the engine."""
+    answer = await engine.complete(_PATH, call.body)
+    manyicl = None if call.hosted is None else told(call.hosted, answer["usage"])
+    choices = [_whole_choice(call, body.n or 1, choice) for choice in answer["choices"]]
+    return {**_head(body), "choices": choices, "usage": answer["usage"], "manyicl": manyicl}
+
+
+async def stream_completion(
+    engine: EngineClient, call: CompletionCall, body: CreateCompletion
+) -> AsyncGenerator[dict[str, Any], None]:
+    """The chunks of the answer to ``body``, whose call is ``call``; the errors are those of the engine.
+
+    The first one comes when the engine has started to answer: a refusal is raised before it.
+    """
+    if not call.is_streamable:
+        async for chunk in _told_at_once(engine, call, body):
+            yield chunk
+        return
+    head = _head(body)
+    texts: defaultdict[int, PlainText] = defaultdict(call.new_text)
+    logprobs: defaultdict[int, CompletionLogprobs] = defaultdict(lambda: CompletionLogprobs(call.special))
+    async with aclosing(engine.stream(_PATH, call.body)) as parts:
+        async for part in parts:
+            for choice in part["choices"]:
+                index, finish = choice["index"], choice.get("finish_reason")
+                text = texts[index].push(choice["text"])
+                if finish is not None:
+                    text += texts[index].flush()
+                shown = _choice(index, text, finish, logprobs[index].of(choice.get("logprobs")))
+                yield {**head, "choices": [shown], "usage": None}
+            if part.get("usage") is not None and body.usage_asked:
+                manyicl = None if call.hosted is None else told(call.hosted, part["usage"])
+                yield {**head, "choices": [], "usage": part["usage"], "manyicl": manyicl}
+
+
+async def _told_at_once(
+    engine: EngineClient, call: CompletionCall, body: CreateCompletion
+) -> AsyncGenerator[dict[str, Any], None]:
+    """Each choice of a whole answer in one chunk."""
+    answer = await answer_completion(engine, call, body)
+    for choice in answer["choices"]:
+        yield {**answer, "choices": [choice], "usage": None}
+    if body.usage_asked:
+        yield {**answer, "choices": []}
+
+
+def _whole_choice(call: CompletionCall, n: int, choice: dict[str, Any]) -> dict[str, Any]:
+    prompt = call.echoed[choice["index"] // n] if call.echoed else None
+    text, answer = call.new_text(), choice["text"]
+    if prompt is not None:
+        answer = prompt.text + answer.removeprefix(prompt.decoded)
+    logprobs = CompletionLogprobs(call.special, prompt).of(choice.get("logprobs"))
+    return _choice(choice["index"], text.push(answer) + text.flush(), choice["finish_reason"], logprobs)
+
+
+def _choice(index: int, text: str, finish: str | None, logprobs: dict[str, Any] | None) -> dict[str, Any]:
+    return {"index": index, "text": text, "finish_reason": finish, "logprobs": logprobs}
+
+
+def _head(body: CreateCompletion) -> dict[str, Any]:
+    """What an answer, or every chunk of it, starts with."""
+    return {
+        "id": "cmpl-" + secrets.token_hex(12),
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": body.model,
+    }
