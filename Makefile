@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format clean
+.PHONY: help setup demo test check format openapi clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ check: setup ## format, lint, types, layers, dependencies, containers
 format: setup ## format the code
 	@$(VENV)/bin/ruff format --quiet .
 	@$(VENV)/bin/ruff check --fix --quiet .
+
+openapi: setup ## write docs/openapi.json anew, after a change of routes or schemas
+	@$(PY) -m api.documentation docs/openapi.json
 
 clean: ## remove the environment and the demo's data
 	rm -rf $(VENV) .demo demo-report.json

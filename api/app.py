@@ -5,13 +5,41 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from api.documentation import install_documentation, operation_id
 from api.errors import install_error_handlers
-from api.middleware import BodyLimitMiddleware, RequestIdMiddleware
-from api.routes import batches, chat, classifications, completions, contexts, evaluations, files, health, jobs, models
+from api.middleware import BodyLimitMiddleware, JsonBodyMiddleware, RequestIdMiddleware
+from api.routes import (
+    batches,
+    chat,
+    classifications,
+    completions,
+    contexts,
+    evaluations,
+    files,
+    health,
+    jobs,
+    models,
+    uploads,
+)
 from manyicl_core import __version__
 from manyicl_core.engines.client import open_engines
 from manyicl_core.objects import open_store
 from manyicl_core.settings import get_settings, required
+
+_MODULES = (
+    uploads,
+    jobs,
+    evaluations,
+    models,
+    contexts,
+    chat,
+    completions,
+    classifications,
+    batches,
+)
+
+_MAX_BODY_BYTES = 8 << 20
+"""Of what is not a file: it is held in memory."""
 
 _MULTIPART_OVERHEAD = 1 << 20
 
@@ -31,12 +59,19 @@ def create_app() -> FastAPI:
         title="ManyICL",
         version=__version__,
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=operation_id,
         redirect_slashes=False,
+        form_limits={"max_files": 1, "max_fields": 8, "max_part_size": 1 << 16},
     )
     install_error_handlers(app)
-    for module in (files, jobs, evaluations, models, contexts, chat, completions, classifications, batches):
+    app.include_router(files.router, prefix="/v1", max_body_size=settings.max_file_bytes + _MULTIPART_OVERHEAD)
+    for module in _MODULES:
         app.include_router(module.router, prefix="/v1")
     app.include_router(health.router)
-    app.add_middleware(BodyLimitMiddleware, max_body_size=settings.max_file_bytes + _MULTIPART_OVERHEAD)
+    install_documentation(app)
+    app.add_middleware(JsonBodyMiddleware)
+    app.add_middleware(BodyLimitMiddleware, max_body_size=_MAX_BODY_BYTES)
     app.add_middleware(RequestIdMiddleware)
     return app

@@ -1,6 +1,6 @@
 """Every error as the OpenAI envelope: ``{"error": {"message", "type", "param", "code"}}``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -10,14 +10,18 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
+from starlette.middleware.body_limit import MAX_BODY_SIZE_SCOPE_KEY
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
+from starlette.types import Scope
 
 from api.creation import AnsweredBefore
-from manyicl_core.errors import Unavailable, UserError, envelope
+from manyicl_core.errors import TooLarge, Unavailable, UserError, envelope
 
 _log = structlog.get_logger(__name__)
 
 _CLIENT_CLOSED_REQUEST = 499
+_METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -33,7 +37,14 @@ def install_error_handlers(app: FastAPI) -> None:
 
 def _user_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, UserError)
+    return refusal(error)
+
+
+def refusal(error: UserError) -> JSONResponse:
+    """The answer to a refused request."""
     headers = {}
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers["www-authenticate"] = "Bearer"
     if error.status == HTTPStatus.CONFLICT and error.retry_after_ms is None:
         headers["x-should-retry"] = "false"  # the client retries a 409 on its own otherwise
     if error.retry_after_ms is not None:
@@ -67,23 +78,48 @@ def _field(location: Sequence[Any], kind: str, body: Any) -> str:
     names: list[str] = []
     value = body
     for position, part in enumerate(parts, start=1):
-        if (isinstance(value, dict) and part in value) or (isinstance(value, list) and isinstance(part, int)):
+        if (isinstance(value, Mapping) and part in value) or (isinstance(value, list) and isinstance(part, int)):
             value = value[part]
         elif position < len(parts):
             continue
-        elif kind != "missing" or not isinstance(value, dict):
+        elif kind != "missing" or not isinstance(value, Mapping):
             break
         names.append(str(part))
     return ".".join(names)
 
 
-def _http_error(_: Request, error: Exception) -> JSONResponse:
+def _http_error(request: Request, error: Exception) -> JSONResponse:
+    """What the framework refuses by itself: its messages are for programmers of servers."""
     assert isinstance(error, HTTPException)
     message = str(error.detail)
-    if error.status_code == HTTPStatus.NOT_FOUND:
+    headers = error.headers
+    if error.status_code == HTTPStatus.BAD_REQUEST:
+        message = f"The body cannot be read ({message}); send it as the content type says, in UTF-8"
+    elif error.status_code == HTTPStatus.NOT_FOUND:
         message = "There is no such route; the API is under /v1"
-    body = envelope(message, "invalid_request_error", None, None)
-    return JSONResponse(body, error.status_code, error.headers)
+    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = _allowed_methods(request)
+        headers = {"allow": allowed}
+        message = f"This route does not take {request.method}; it takes {allowed}"
+    elif error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return refusal(too_large(request.scope))
+    return JSONResponse(envelope(message, "invalid_request_error", None, None), error.status_code, headers)
+
+
+def _allowed_methods(request: Request) -> str:
+    """All that the path takes; the framework names those of the first route that has it."""
+    routes = request.app.router.routes
+
+    def is_taken(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in routes)
+
+    return ", ".join(method for method in _METHODS if is_taken(method))
+
+
+def too_large(scope: Scope) -> TooLarge:
+    """The body is over the limit of the route that it is for."""
+    return TooLarge(f"The body is larger than {scope[MAX_BODY_SIZE_SCOPE_KEY]} bytes; send less at once")
 
 
 def _database_away(request: Request, error: Exception) -> JSONResponse:

@@ -1,15 +1,16 @@
-"""What every request passes: a request id, and a limit of its body."""
+"""What every request passes: a request id, a limit of its body, and a check of its JSON."""
 
 import secrets
 
 import structlog
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
-from starlette.responses import JSONResponse
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import unexpected_error
-from manyicl_core.errors import TooLarge, envelope
+from api.errors import refusal, too_large, unexpected_error
+from manyicl_core.errors import InvalidRequest, TooLarge
+from manyicl_core.strict_json import parse_json
 
 
 class RequestIdMiddleware:
@@ -50,14 +51,12 @@ class RequestIdMiddleware:
 class BodyLimitMiddleware:
     """Refuses bodies over a size, declared or streamed, in the error envelope.
 
-    Starlette's limiter answers in plain text and past every exception handler; its answer is
-    replaced on the way out.
+    A route that takes more says so by its own ``max_body_size``. Starlette's limiter answers in
+    plain text and past every exception handler; its answer is replaced on the way out.
     """
 
     def __init__(self, app: ASGIApp, max_body_size: int) -> None:
         self._app = RequestBodyLimitMiddleware(app, max_body_size)
-        error = TooLarge(f"The request is larger than {max_body_size} bytes; send less at once")
-        self._refusal = JSONResponse(envelope(error.message, error.type, None, None), error.status)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
@@ -68,8 +67,53 @@ class BodyLimitMiddleware:
             if message["type"] == "http.response.start" and message["status"] == TooLarge.status:
                 refused = "json" not in MutableHeaders(scope=message).get("content-type", "")
                 if refused:
-                    await self._refusal(scope, receive, send)
+                    await refusal(too_large(scope))(scope, receive, send)
             if not refused:
                 await send(message)
 
         await self._app(scope, receive, send_in_envelope)
+
+
+class JsonBodyMiddleware:
+    """Refuses JSON bodies with what breaks somewhere later: see ``manyicl_core.strict_json``.
+
+    What it lets pass is parsed once more by the framework, which takes microseconds a kilobyte.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] != "http" or not _is_json(Headers(scope=scope).get("content-type", "")):
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await Request(scope, receive).body()
+        except ClientDisconnect:
+            return
+        try:
+            if body:
+                parse_json(body.decode("utf-8-sig"))
+        except UnicodeDecodeError:
+            await refusal(InvalidRequest("The body is not UTF-8; send JSON in UTF-8"))(scope, receive, send)
+            return
+        except ValueError as error:
+            message = f"The body is not JSON that can be used: {error}"
+            await refusal(InvalidRequest(message))(scope, receive, send)
+            return
+        read = False
+
+        async def receive_again() -> Message:
+            nonlocal read
+            if read:
+                return await receive()
+            read = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self._app(scope, receive_again, send)
+
+
+def _is_json(content_type: str) -> bool:
+    name = content_type.partition(";")[0].strip().lower()
+    return name == "application/json" or (name.startswith("application/") and name.endswith("+json"))

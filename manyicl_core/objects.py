@@ -6,7 +6,9 @@ created once: nobody, not even a stale worker, can replace them.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -17,8 +19,11 @@ from obstore.store import LocalStore, ObjectStore, from_url
 
 from manyicl_core.contract.weights import tensors_file
 from manyicl_core.errors import StorageFull
+from manyicl_core.jsonl import chunks_of
 
 _PART = 4 * 1024 * 1024
+_AT_ONCE = 16 * 1024 * 1024  # larger files are streamed
+_STREAM_PART = 5 * 1024 * 1024  # the smallest that S3 takes
 
 
 class ArtifactStore:
@@ -33,14 +38,45 @@ class ArtifactStore:
         Raises:
             StorageFull: there is no room.
         """
-        try:
-            obstore.put(self._store, key, content, mode="create", use_multipart=False)
-        except AlreadyExistsError:
+        if isinstance(content, Path) and content.stat().st_size > _AT_ONCE:
+            # Streams cannot be told to create only: of two at once, the last one stays, whole.
+            if not self.exists(key):
+                with content.open("rb") as file:
+                    self.put_stream(key, chunks_of(file))
             return
-        except Exception as error:
-            if "No space left" in str(error):
-                raise StorageFull("The artifact store has no room left; free some space and try again") from error
-            raise
+        with _room():
+            try:
+                obstore.put(self._store, key, content, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                return
+
+    def put_stream(self, key: str, chunks: Iterable[bytes]) -> None:
+        """Store ``chunks``, a few megabytes of them in memory, under a key that is new.
+
+        All is stored or nothing, also when ``chunks`` raises.
+
+        Raises:
+            StorageFull: there is no room.
+        """
+        parts = iter(chunks)
+        head = []
+        size = 0
+        while size < _STREAM_PART and (part := next(parts, None)) is not None:
+            head.append(part)
+            size += len(part)
+        with _room():
+            if size < _STREAM_PART:  # all of it, in one request
+                obstore.put(self._store, key, b"".join(head), use_multipart=False)
+            else:
+                obstore.put(self._store, key, chain(head, parts), chunk_size=_STREAM_PART, max_concurrency=2)
+
+    def exists(self, key: str) -> bool:
+        """Whether there is an object under ``key``."""
+        try:
+            obstore.head(self._store, key)
+        except (ObjectNotFound, FileNotFoundError):
+            return False
+        return True
 
     def get(self, key: str) -> bytes:
         """The whole object.
@@ -54,8 +90,16 @@ class ArtifactStore:
             raise FileNotFoundError(key) from error
 
     def stream(self, key: str) -> Iterator[bytes]:
-        """The object in parts of a few megabytes."""
-        for part in obstore.get(self._store, key).stream(min_chunk_size=_PART):
+        """The object in parts of a few megabytes.
+
+        Raises:
+            FileNotFoundError: there is none under ``key``.
+        """
+        try:
+            parts = obstore.get(self._store, key).stream(min_chunk_size=_PART)
+        except (ObjectNotFound, FileNotFoundError) as error:
+            raise FileNotFoundError(key) from error
+        for part in parts:
             yield bytes(part)
 
     def delete(self, key: str) -> None:
@@ -97,6 +141,16 @@ class ArtifactStore:
             with (folder / name).open("wb") as file:
                 for part in self.stream(f"{key}/{name}"):
                     file.write(part)
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if "No space left" in str(error):
+            raise StorageFull("The artifact store has no room left; free some space and try again") from error
+        raise
 
 
 def open_store(url: str) -> ArtifactStore:

@@ -35,7 +35,10 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="address that api and engine listen on")
     port: int = Field(default=8000, description="port of the api")
     engine_port: int = Field(default=8001, description="port of the engine, where it starts alone")
-    max_file_bytes: int = Field(default=512 * 1024 * 1024, description="largest upload")
+    max_file_bytes: int = Field(
+        default=512 * 1024 * 1024, description="largest file in one request, and largest that a job reads, inflated"
+    )
+    max_upload_bytes: int = Field(default=8 << 30, description="largest file in parts")
 
     lease_seconds: float = Field(default=60.0, description="a job whose worker is silent so long is free again")
     dispatch_seconds: float = Field(default=5.0, description="pause between two looks for waiting jobs")

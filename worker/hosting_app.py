@@ -17,8 +17,10 @@ from manyicl_core.objects import open_store
 from manyicl_core.settings import get_settings, required
 from manyicl_core.store.contexts.hosting import remove_expired
 from manyicl_core.store.creations import delete_old_creations
+from manyicl_core.store.files.service import remove_expired_files
 from manyicl_core.store.hints import BUILD_CONTEXT, HOSTING_QUEUE, RUN_BATCH, get_celery
 from manyicl_core.store.session import transaction
+from manyicl_core.store.uploads.parts import remove_parts
 from worker.batches import run_batch
 from worker.context_building import build_context
 from worker.dispatcher import HOSTING_WORK, Dispatcher, send_missing_hints
@@ -44,6 +46,8 @@ def _look() -> None:
     send_missing_hints(HOSTING_QUEUE, HOSTING_WORK)
     with transaction() as session:
         delete_old_creations(session)
+    remove_expired_files(_store)
+    remove_parts(_store)
     if forgotten := remove_expired(_store):
         asyncio.run(_have_forgotten(forgotten))
 

@@ -75,8 +75,12 @@ def cancel_evaluation(caller: WriterDep, artifacts: ArtifactsDep, evaluation_id:
     return evaluation_object(evaluation, report)
 
 
-@router.get("/{evaluation_id}/events", response_model=ListObject[EvaluationEventObject])
-def list_events(
+@router.get(
+    "/{evaluation_id}/events",
+    response_model=ListObject[EvaluationEventObject],
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
+def list_evaluation_events(
     caller: ReaderDep,
     evaluation_id: str,
     after: str | None = None,
@@ -103,7 +107,11 @@ def list_events(
     return event_stream(look, after)
 
 
-@router.get("/{evaluation_id}/predictions")
+@router.get(
+    "/{evaluation_id}/predictions",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/jsonl": {"schema": {"type": "string"}}}}},
+)
 def download_predictions(caller: ReaderDep, artifacts: ArtifactsDep, evaluation_id: str) -> StreamingResponse:
     """Every prediction so far as JSONL: model, task, k, line, draw, prediction, reference, score."""
     with transaction() as session:

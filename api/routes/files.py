@@ -1,9 +1,6 @@
 """Files: upload, list, retrieve, content, delete."""
 
 import json
-import shutil
-import tempfile
-from pathlib import Path
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form, Query, UploadFile
@@ -14,10 +11,18 @@ from api.creation import OnceDep
 from api.dependencies import ArtifactsDep, ReaderDep, WriterDep
 from api.routes.lists import ListObject, list_object
 from manyicl_core.errors import InvalidRequest, TooLarge
-from manyicl_core.objects import sha256_of
+from manyicl_core.jsonl import chunks_of
 from manyicl_core.settings import get_settings
 from manyicl_core.store.files import service
-from manyicl_core.store.files.schemas import UPLOAD_PURPOSES, FileDeleted, FileObject, file_object
+from manyicl_core.store.files.content import check_content, content_key, stored_content
+from manyicl_core.store.files.schemas import (
+    MAX_SECONDS,
+    MIN_SECONDS,
+    FileDeleted,
+    FileObject,
+    UploadPurpose,
+    file_object,
+)
 from manyicl_core.store.session import transaction
 
 router = APIRouter(prefix="/files", tags=["files"])
@@ -29,28 +34,27 @@ def create_file(
     artifacts: ArtifactsDep,
     once: OnceDep,
     file: UploadFile,
-    purpose: Annotated[str, Form()],
-    expires_after: Annotated[str | None, Form(alias="expires_after[anchor]")] = None,
+    purpose: Annotated[UploadPurpose, Form()],
+    anchor: Annotated[Literal["created_at"] | None, Form(alias="expires_after[anchor]")] = None,
+    seconds: Annotated[int | None, Form(alias="expires_after[seconds]", ge=MIN_SECONDS, le=MAX_SECONDS)] = None,
 ) -> FileObject:
-    """Upload a file; one for fine-tuning is checked line by line."""
-    if expires_after is not None:
-        raise InvalidRequest("expires_after: files do not expire here; delete them when you are done", "expires_after")
-    if purpose not in UPLOAD_PURPOSES:
-        raise InvalidRequest(f"purpose: {purpose!r} is not one of {', '.join(UPLOAD_PURPOSES)}", "purpose")
+    """Upload a file; one for fine-tuning, JSONL or gzip of it, is checked line by line."""
+    if (anchor is None) != (seconds is None):
+        raise InvalidRequest("expires_after: give both anchor and seconds, or neither", "expires_after")
     largest = get_settings().max_file_bytes
     if (file.size or 0) > largest:
-        raise TooLarge(f"file: {file.size} bytes; a file may have {largest}", "file")
-    filename = file.filename or "file"
-    with tempfile.NamedTemporaryFile() as copy:
-        shutil.copyfileobj(file.file, copy)
-        copy.flush()
-        path = Path(copy.name)
+        raise TooLarge(f"file: {file.size} bytes; a file may have {largest}: send a larger one as an upload", "file")
+    filename = service.checked_name(file.filename or "file")
+    check_content(purpose, filename, chunks_of(file.file), largest)
+    file.file.seek(0)
+    with stored_content(artifacts, chunks_of(file.file)) as content:
 
         def create(session: Session) -> FileObject:
-            return file_object(service.create_file(session, artifacts, caller.project_id, path, filename, purpose))
+            row = service.create_file(session, caller.project_id, content, filename, purpose, seconds)
+            return file_object(row)
 
         # Of the content: every multipart body has a boundary of its own.
-        return once.create(json.dumps([purpose, filename, sha256_of(path)]), create)
+        return once.create(json.dumps([purpose, filename, seconds, content.sha256]), create)
 
 
 @router.get("")
@@ -74,14 +78,18 @@ def retrieve_file(caller: ReaderDep, file_id: str) -> FileObject:
         return file_object(service.get_file(session, caller.project_id, file_id))
 
 
-@router.get("/{file_id}/content")
+@router.get(
+    "/{file_id}/content",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}},
+)
 def file_content(caller: ReaderDep, artifacts: ArtifactsDep, file_id: str) -> StreamingResponse:
     """One file's bytes."""
     with transaction() as session:
         file = service.get_file(session, caller.project_id, file_id)
     headers = {"content-length": str(file.bytes), "content-disposition": "attachment"}
     return StreamingResponse(
-        artifacts.stream(service.content_key(file.id)), media_type="application/octet-stream", headers=headers
+        artifacts.stream(content_key(file.id)), media_type="application/octet-stream", headers=headers
     )
 
 

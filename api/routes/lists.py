@@ -11,6 +11,7 @@ from manyicl_core.store.evaluations.schemas import EvaluationEventObject, Evalua
 from manyicl_core.store.files.schemas import FileObject
 from manyicl_core.store.jobs.schemas import CheckpointObject, EventObject, JobObject
 from manyicl_core.store.models.schemas import ModelObject
+from manyicl_core.store.uploads.schemas import PartObject, UploadObject
 
 Item = TypeVar(
     "Item",
@@ -23,6 +24,8 @@ Item = TypeVar(
     EvaluationEventObject,
     ContextObject,
     BatchObject,
+    UploadObject,
+    PartObject,
 )
 
 

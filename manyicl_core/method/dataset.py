@@ -10,17 +10,21 @@ Two shapes of line, which one file may mix:
 """
 
 import hashlib
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from manyicl_core.jsonl import UnreadableFile
 from manyicl_core.method.tasks import MAX_INSTRUCTION_CHARACTERS, Example, Turn
+from manyicl_core.strict_json import parse_json
 
 MAX_LINE_CHARACTERS = 1_000_000
+MAX_LINE_BYTES = 4 * MAX_LINE_CHARACTERS
 _REPORTED = 10
+_READ_ON = 1000  # problems, and then no further
+_SHOWN_CHARACTERS = 200  # of a name that a stranger gave
 _SYSTEM_ROLES = ("system", "developer")
 _TOOL_ROLES = ("tool", "function")
 _TOOL_FIELDS = ("tools", "functions", "parallel_tool_calls", "tool_calls", "tool_call_id", "function_call")
@@ -83,39 +87,57 @@ def chat_task_name(instruction: str) -> str:
 
 
 def parse_rows(lines: Iterable[bytes]) -> list[Row]:
-    """Read a training file; blank lines are skipped but counted.
+    """Read a training file; see ``read_rows``."""
+    return list(read_rows(lines))
+
+
+def read_rows(lines: Iterable[bytes]) -> Iterator[Row]:
+    """The rows of a training file, one at a time; blank lines are skipped but counted.
 
     Every example has at least one answer that may be a target.
 
     Raises:
-        InvalidDataset: a line is not UTF-8, not JSON, of another shape, or has an empty text;
-            or the file holds no example.
+        InvalidDataset: at the end: a line is not UTF-8, not JSON, of another shape, too long, or
+            has an empty text; or the file holds no example, or cannot be read to its end.
     """
-    rows: list[Row] = []
     problems: list[str] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            if text:
-                rows.append(_parse_row(text, number))
-        except UnicodeDecodeError:
-            problems.append(f"line {number}: not UTF-8; save the file as UTF-8")
-        except ValueError as error:
-            problems.append(f"line {number}: {error}")
-    if not rows and not problems:
+    number = found = 0
+    try:
+        for number, line in enumerate(lines, start=1):
+            if len(problems) >= _READ_ON:
+                break
+            try:
+                row = _parse_line(line, number)
+            except ValueError as error:
+                problems.append(f"line {number}: {error}")
+            else:
+                if row is not None:
+                    found += 1
+                    yield row
+    except UnreadableFile as error:
+        problems.append(f"line {number + 1}: {error}")
+    if not found and not problems:
         problems.append("line 1: the file holds no example; write one JSON object a line")
     if problems:
         raise InvalidDataset(problems)
-    return rows
+
+
+def _parse_line(line: bytes, number: int) -> Row | None:
+    if len(line) > MAX_LINE_BYTES:
+        raise ValueError(f"more than {MAX_LINE_BYTES} bytes; a line may have {MAX_LINE_CHARACTERS} characters")
+    try:
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8; save the file as UTF-8") from None
+    if "\x00" in text:
+        raise ValueError("a NUL character; remove it, or save the file as UTF-8 if it is UTF-16")
+    return _parse_row(text, number) if text else None
 
 
 def _parse_row(text: str, number: int) -> Row:
     if len(text) > MAX_LINE_CHARACTERS:
         raise ValueError(f"{len(text)} characters; a line may have {MAX_LINE_CHARACTERS}")
-    try:
-        content = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"invalid JSON ({error}); write one JSON object a line") from None
+    content = parse_json(text)
     if not isinstance(content, dict):
         raise ValueError('not a JSON object; write {"task": …, "input": …, "output": …}')
     try:
@@ -124,7 +146,6 @@ def _parse_row(text: str, number: int) -> Row:
         row = _TaskLine.model_validate(content)
     except ValidationError as error:
         raise ValueError(_first_problem(error)) from None
-    _refuse_nul(row.task)
     turn = _turn(row.input, row.output)
     return Row(row.task, None, Example(input=turn.input, output=turn.output, line=number))
 
@@ -171,7 +192,6 @@ def _check_roles(roles: list[str]) -> None:
 
 def _instruction(content: str) -> str:
     instruction = content.strip()
-    _refuse_nul(instruction)
     if len(instruction) > MAX_INSTRUCTION_CHARACTERS:
         raise ValueError(
             f"the system message has {len(instruction)} characters; "
@@ -181,7 +201,6 @@ def _instruction(content: str) -> str:
 
 
 def _turn(input_text: str, output: str, trained: bool = True) -> Turn:
-    _refuse_nul(input_text + output)
     turn = Turn(input=input_text.strip(), output=output.strip(), trained=trained)
     # Python strips a few control characters that the pattern of the field takes for text.
     if not turn.input or not turn.output:
@@ -189,16 +208,11 @@ def _turn(input_text: str, output: str, trained: bool = True) -> Turn:
     return turn
 
 
-def _refuse_nul(text: str) -> None:
-    if "\x00" in text:
-        raise ValueError("a NUL character; remove it")
-
-
 def _first_problem(error: ValidationError) -> str:
     problems = error.errors()
     # A message that calls a tool lacks its content too; the tool is what the user must know of.
     first = next((each for each in problems if _is_about_tools(each["loc"][-1], each["input"])), problems[0])
-    field = ".".join(str(part) for part in first["loc"])
+    field = ".".join(str(part) for part in first["loc"])[:_SHOWN_CHARACTERS]
     said = f"{field!r}: {first['msg']}"
     if _is_about_tools(first["loc"][-1], first["input"]):
         said = f"{field!r}: tools and functions are not supported; write what they say as text, or remove the line"

@@ -131,7 +131,7 @@ def test_wrong_lines_fail_the_batch_before_anything_is_answered(client: OpenAI) 
         ({"endpoint": "/v1/embeddings"}, "endpoint"),
         ({"completion_window": "1h"}, "completion_window"),
         ({"input_file_id": "file-gone"}, "input_file_id"),
-        ({"output_expires_after": {"anchor": "created_at", "seconds": 3600}}, "output_expires_after"),
+        ({"output_expires_after": {"anchor": "created_at", "seconds": 60}}, "output_expires_after.seconds"),
         ({"metadata": {"key": "v" * 513}}, "metadata.key"),
         ({"priority": 0}, "priority"),
     ],

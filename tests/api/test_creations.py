@@ -47,7 +47,7 @@ def create(client: OpenAI, path: str, body: dict[str, Any], headers: dict[str, s
 
 def test_every_route_that_creates_takes_a_key() -> None:
     for path, methods in create_app().openapi()["paths"].items():
-        changes = path.endswith(("/cancel", "/pause", "/resume"))
+        changes = path.endswith(("/cancel", "/pause", "/resume", "/complete"))
         if "post" in methods and path not in CREATE_NOTHING and not changes:
             names = {parameter["name"] for parameter in methods["post"].get("parameters", [])}
             assert {"idempotency-key", "x-stainless-retry-count"} <= names, path

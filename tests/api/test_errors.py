@@ -26,11 +26,36 @@ def test_every_error_is_the_envelope_with_a_request_id(
     assert response.headers["x-request-id"].startswith("req_")
 
 
-def test_a_body_that_is_no_json_is_refused(installation: str, api_key: str) -> None:
+@pytest.mark.parametrize("path", ["fine_tuning/jobs", "contexts", "chat/completions", "batches", "uploads"])
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"{", "JSON"),
+        (b"\xff", "UTF-8"),
+        (b"[" * 100_000, "nested deeper"),
+        (b'{"model": ' + b"9" * 5000 + b"}", "64 bits"),
+        (b'{"seed": NaN}', "NaN"),
+        (b'{"temperature": 1e999}', "too large"),
+        (b'{"model": "\\ud800"}', "surrogate"),
+        (b'{"metadata": {"a": "\\u0000"}}', "NUL"),
+        (b'{"model": "a", "model": "b"}', "occurs twice"),
+        (b"[" + b"1," * 300_000 + b"1]", "values"),
+        (b'"just a text"', ""),
+    ],
+)
+def test_a_body_that_would_break_something_is_refused(
+    installation: str, api_key: str, path: str, body: bytes, said: str
+) -> None:
     headers = {"authorization": f"Bearer {api_key}", "content-type": "application/json"}
-    response = httpx2.post(f"{installation}/fine_tuning/jobs", content=b"{", headers=headers)
+    response = httpx2.post(f"{installation}/{path}", content=body, headers=headers)
     assert response.status_code == 400
-    assert "JSON" in response.json()["error"]["message"]
+    assert said in response.json()["error"]["message"]
+
+
+def test_a_method_that_a_route_lacks_is_answered_with_those_it_has(installation: str) -> None:
+    for path, allowed in (("files", "GET, POST"), ("files/file-1", "DELETE, GET"), ("models/a/b", "DELETE, GET")):
+        response = httpx2.patch(f"{installation}/{path}")
+        assert (response.status_code, response.headers["allow"]) == (405, allowed)
 
 
 @pytest.mark.parametrize("key", ["sk-wrong", "sk-manyicl-" + "x" * 43])
@@ -43,7 +68,8 @@ def test_a_wrong_key_is_unauthorized(installation: str, key: str) -> None:
 
 
 def test_no_key_is_unauthorized(installation: str) -> None:
-    assert httpx2.get(f"{installation}/models").status_code == 401
+    response = httpx2.get(f"{installation}/models")
+    assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
 
 
 def test_keys_are_stored_as_hashes_only(client: OpenAI, api_key: str) -> None:
@@ -68,8 +94,12 @@ def test_a_body_over_the_limit_is_refused_in_the_envelope(monkeypatch: pytest.Mo
             with pytest.raises(openai.APIStatusError) as refused:
                 small.files.create(file=("a.jsonl", b"x" * size), purpose="fine-tune")
             assert refused.value.status_code == 413
+            assert "1000" in refused.value.message or "1049576" in refused.value.message
             assert refused.value.type == "invalid_request_error"
             assert refused.value.request_id
+        with pytest.raises(openai.APIStatusError, match="8388608 bytes") as refused:
+            small.batches.create(input_file_id="x" * (9 << 20), endpoint="/v1/embeddings", completion_window="24h")
+        assert refused.value.status_code == 413
 
 
 def test_a_mistake_of_ours_is_an_envelope_with_a_request_id(monkeypatch: pytest.MonkeyPatch, client: OpenAI) -> None:

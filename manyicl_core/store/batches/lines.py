@@ -1,6 +1,5 @@
 """The lines of a batch's input file: one request each, checked before anything is answered."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from manyicl_core.errors import UserError
+from manyicl_core.jsonl import UnreadableFile, chunks_of, jsonl_lines
 from manyicl_core.store.batches.schemas import LineProblem
+from manyicl_core.strict_json import parse_json
 
+MAX_INPUT_BYTES = 200 * 1024 * 1024
 MAX_REQUESTS = 50_000
 MAX_LINE_BYTES = 4_000_000
 _REPORTED = 100
@@ -51,7 +53,7 @@ class CheckedFile:
 def read_requests(path: Path) -> Iterator[BatchRequest]:
     """The requests of a checked file, in its order."""
     for _, line in _numbered_lines(path):
-        content = json.loads(line)
+        content = parse_json(line.decode())
         yield BatchRequest(content["custom_id"], content["body"])
 
 
@@ -66,20 +68,22 @@ def check_file(path: Path, endpoint: str, check_body: Callable[[dict[str, Any]],
     problems: list[LineProblem] = []
     seen: dict[str, int] = {}
     models: set[str] = set()
-    total = 0
-    for number, line in _numbered_lines(path):
-        total += 1
-        if total > MAX_REQUESTS:
-            too_many = f"the file holds more than {MAX_REQUESTS} requests; split it into several batches"
-            problems.append(LineProblem(code="too_many_requests", line=number, message=too_many, param=None))
-            break
-        try:
-            models.add(_check_line(line, number, endpoint, check_body, seen))
-        except UserError as error:
-            code = error.code or "invalid_request"
-            param = None if error.param is None else _storable(error.param)
-            problems.append(LineProblem(code=code, line=number, message=_storable(error.message), param=param))
-    if total == 0:
+    total = number = 0
+    try:
+        for number, line in _numbered_lines(path):
+            total += 1
+            if total > MAX_REQUESTS:
+                too_many = f"the file holds more than {MAX_REQUESTS} requests; split it into several batches"
+                problems.append(LineProblem(code="too_many_requests", line=number, message=too_many, param=None))
+                break
+            try:
+                models.add(_check_line(line, number, endpoint, check_body, seen))
+            except UserError as error:
+                code = error.code or "invalid_request"
+                problems.append(LineProblem(code=code, line=number, message=error.message, param=error.param))
+    except UnreadableFile as error:
+        problems.append(LineProblem(code="unreadable_file", line=number + 1, message=str(error), param=None))
+    if total == 0 and not problems:
         empty = "the file holds no request; write one JSON object a line"
         problems.append(LineProblem(code="empty_file", line=None, message=empty, param=None))
     if len(problems) > _REPORTED:
@@ -116,13 +120,13 @@ def _check_line(
 
 def _parse(line: bytes) -> _Line:
     if len(line) > MAX_LINE_BYTES:
-        raise UserError(f"{len(line)} bytes; a line may have {MAX_LINE_BYTES}", code="line_too_long")
+        raise UserError(f"a line may have {MAX_LINE_BYTES} bytes; shorten it", code="line_too_long")
     try:
-        content = json.loads(line.decode())
+        content = parse_json(line.decode())
     except UnicodeDecodeError as error:
         raise UserError("not UTF-8; save the file as UTF-8", code="invalid_json_line") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"invalid JSON ({error}); write one JSON object a line", code="invalid_json_line") from error
+    except ValueError as error:
+        raise UserError(f"{error}; write one JSON object a line", code="invalid_json_line") from error
     if not isinstance(content, dict):
         raise UserError("not a JSON object; write one a line", code="invalid_json_line")
     try:
@@ -143,14 +147,10 @@ def body_error(error: ValidationError) -> UserError:
 
 
 def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, each with its number from 1."""
+    """The lines that are not blank, each with its number from 1; a line that is too long is cut."""
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        lines = jsonl_lines(chunks_of(file), MAX_INPUT_BYTES, MAX_LINE_BYTES)
+        for number, line in enumerate(lines, start=1):
             text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if text.strip():
                 yield number, text
-
-
-def _storable(text: str) -> str:
-    """With escapes for what the database cannot hold: NUL and lone surrogates."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")

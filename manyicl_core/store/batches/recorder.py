@@ -1,6 +1,7 @@
 """What a running batch's worker writes: every write locks the held row and checks the fence."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -86,7 +87,11 @@ def record_failure(
 
 
 def _keep_files(session: Session, batch: Batch, output: File | None, errors: File | None) -> None:
-    session.add_all(file for file in (output, errors) if file is not None)
+    for file in (output, errors):
+        if file is not None:
+            if batch.output_seconds is not None:
+                file.expires_at = session.scalar(select(func.now() + timedelta(seconds=batch.output_seconds)))
+            session.add(file)
     session.flush()
     batch.output_file = output.id if output is not None else None
     batch.error_file = errors.id if errors is not None else None

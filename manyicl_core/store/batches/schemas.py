@@ -1,10 +1,11 @@
 """Batches as the OpenAI API takes and shows them."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from manyicl_core.store.files.schemas import ExpiresAfter
 from manyicl_core.store.job_states import CANCELLED, FAILED, SUCCEEDED
 from manyicl_core.store.tables import Batch
 
@@ -26,7 +27,7 @@ class CreateBatch(BaseModel):
     endpoint: Endpoint
     completion_window: Literal["24h"]
     metadata: Annotated[dict[_Key, _Value], Field(max_length=16)] | None = None
-    output_expires_after: Any = None
+    output_expires_after: ExpiresAfter | None = None
 
 
 class LineProblem(BaseModel):

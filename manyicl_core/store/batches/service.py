@@ -8,15 +8,16 @@ from sqlalchemy.orm import Session
 from manyicl_core.errors import Conflict, InvalidRequest, NotFound
 from manyicl_core.ids import new_id
 from manyicl_core.objects import ArtifactStore
+from manyicl_core.store.batches.lines import MAX_INPUT_BYTES
 from manyicl_core.store.batches.results import delete_work_files, input_key
 from manyicl_core.store.batches.schemas import CreateBatch, batch_status
-from manyicl_core.store.files.service import content_key, get_file
+from manyicl_core.store.files.content import content_key
+from manyicl_core.store.files.service import get_file
 from manyicl_core.store.job_states import CANCELLED, FINAL, QUEUED
 from manyicl_core.store.leases import request_cancel
 from manyicl_core.store.pages import Page, fetch_page
 from manyicl_core.store.tables import Batch
 
-MAX_INPUT_BYTES = 200 * 1024 * 1024
 _WINDOW = timedelta(hours=24)
 
 
@@ -29,10 +30,6 @@ def create_batch(session: Session, store: ArtifactStore, project_id: str, reques
         NotFound: the file does not exist.
         InvalidRequest: it is too large or was uploaded for something else, or a field is wrong.
     """
-    if request.output_expires_after is not None:
-        raise InvalidRequest(
-            "output_expires_after: files do not expire here; delete them when you are done", "output_expires_after"
-        )
     file = get_file(session, project_id, request.input_file_id, "input_file_id")
     if file.purpose != "batch":
         raise InvalidRequest(
@@ -54,6 +51,7 @@ def create_batch(session: Session, store: ArtifactStore, project_id: str, reques
         input_file=file.id,
         labels=request.metadata or {},
         expires_at=func.now() + _WINDOW,
+        output_seconds=None if request.output_expires_after is None else request.output_expires_after.seconds,
     )
     try:
         store.copy(content_key(file.id), input_key(batch.id))

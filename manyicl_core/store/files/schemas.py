@@ -1,15 +1,29 @@
 """Files as the OpenAI API shows them."""
 
-from typing import Literal, get_args
+from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from manyicl_core.store.tables import File
 
 UploadPurpose = Literal["fine-tune", "batch", "assistants", "vision", "user_data", "evals"]
-UPLOAD_PURPOSES: tuple[str, ...] = get_args(UploadPurpose)
 RESULTS_PURPOSE = "fine-tune-results"
 BATCH_OUTPUT_PURPOSE = "batch_output"
+
+
+MIN_SECONDS, MAX_SECONDS = 3600, 30 * 24 * 3600
+"""How long a file that expires may be kept."""
+
+MAX_NAME_CHARACTERS = 255
+
+
+class ExpiresAfter(BaseModel):
+    """OpenAI's ``expires_after``: the file is gone so many seconds after its creation."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    anchor: Literal["created_at"]
+    seconds: int = Field(ge=MIN_SECONDS, le=MAX_SECONDS)
 
 
 class FileObject(BaseModel):
@@ -40,6 +54,7 @@ def file_object(file: File) -> FileObject:
         id=file.id,
         bytes=file.bytes,
         created_at=int(file.created_at.timestamp()),
+        expires_at=None if file.expires_at is None else int(file.expires_at.timestamp()),
         filename=file.filename,
         purpose=file.purpose,
     )

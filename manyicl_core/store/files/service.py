@@ -1,44 +1,64 @@
 """Keep, find and delete a project's files."""
 
+import unicodedata
+from datetime import timedelta
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
 from manyicl_core.errors import InvalidRequest, NotFound
 from manyicl_core.ids import new_id
-from manyicl_core.method.dataset import InvalidDataset, parse_rows
-from manyicl_core.objects import ArtifactStore, sha256_of
-from manyicl_core.store.files.schemas import RESULTS_PURPOSE
+from manyicl_core.jsonl import chunks_of
+from manyicl_core.objects import ArtifactStore
+from manyicl_core.store.files.content import Measured, StoredContent, content_key
+from manyicl_core.store.files.schemas import MAX_NAME_CHARACTERS, RESULTS_PURPOSE
 from manyicl_core.store.pages import Page, fetch_page
+from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import File
 
+_REMOVED_AT_ONCE = 100
 
-def content_key(file_id: str) -> str:
-    """Where a file's content lies."""
-    return f"files/{file_id}"
+
+def checked_name(name: str, param: str = "file") -> str:
+    """A file's name that any system shows as it is.
+
+    Raises:
+        InvalidRequest: it is empty or too long, or holds control characters.
+    """
+    controls = any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
+    if not 1 <= len(name) <= MAX_NAME_CHARACTERS or controls:
+        raise InvalidRequest(
+            f"{param}: a file's name has 1 to {MAX_NAME_CHARACTERS} characters and no control characters; rename it",
+            param,
+        )
+    return name
 
 
 def create_file(
-    session: Session, store: ArtifactStore, project_id: str, path: Path, filename: str, purpose: str
+    session: Session,
+    project_id: str,
+    content: StoredContent,
+    filename: str,
+    purpose: str,
+    seconds: int | None = None,
 ) -> File:
-    """Check and keep an upload that lies at ``path``.
+    """Keep a file whose content is stored; with ``seconds``, so long.
 
     The content is stored before the row exists, so no row ever points at nothing.
-
-    Raises:
-        InvalidRequest: it is meant for fine-tuning and a line is wrong.
-        StorageFull: there is no room.
     """
-    if purpose == "fine-tune":
-        try:
-            with path.open("rb") as lines:
-                parse_rows(lines)
-        except InvalidDataset as error:
-            raise InvalidRequest(f"{filename}: {error}", "file", "invalid_file") from error
-    file = stored_file(store, project_id, path, filename, purpose)
+    file = File(
+        id=content.file_id,
+        project_id=project_id,
+        filename=filename,
+        purpose=purpose,
+        bytes=content.bytes,
+        sha256=content.sha256,
+        expires_at=None if seconds is None else func.now() + timedelta(seconds=seconds),
+    )
     session.add(file)
     session.flush()
+    session.refresh(file)
     return file
 
 
@@ -48,30 +68,35 @@ def stored_file(store: ArtifactStore, project_id: str, path: Path, filename: str
     Raises:
         StorageFull: there is no room.
     """
-    file = File(
-        id=new_id("file-"),
+    file_id = new_id("file-")
+    with path.open("rb") as content:
+        measured = Measured(chunks_of(content))
+        store.put_stream(content_key(file_id), measured)
+    return File(
+        id=file_id,
         project_id=project_id,
         filename=filename,
         purpose=purpose,
-        bytes=path.stat().st_size,
-        sha256=sha256_of(path),
+        bytes=measured.bytes,
+        sha256=measured.sha256.hexdigest(),
     )
-    store.put(content_key(file.id), path)
-    return file
 
 
 def create_result_file(session: Session, store: ArtifactStore, project_id: str, path: Path, filename: str) -> File:
     """Keep a file that a job made."""
-    return create_file(session, store, project_id, path, filename, RESULTS_PURPOSE)
+    file = stored_file(store, project_id, path, filename, RESULTS_PURPOSE)
+    session.add(file)
+    session.flush()
+    return file
 
 
 def get_file(session: Session, project_id: str, file_id: str, param: str | None = None) -> File:
     """One file of the project.
 
     Raises:
-        NotFound: the project has no such file.
+        NotFound: the project has no such file, or it has expired.
     """
-    file = session.scalar(select(File).where(File.id == file_id, File.project_id == project_id))
+    file = session.scalar(select(File).where(File.id == file_id, File.project_id == project_id, _is_alive()))
     if file is None:
         raise NotFound("file", file_id, param)
     return file
@@ -81,7 +106,7 @@ def list_files(
     session: Session, project_id: str, purpose: str | None, after: str | None, limit: int, ascending: bool
 ) -> Page[File]:
     """A page of the project's files, by creation."""
-    query = select(File).where(File.project_id == project_id)
+    query = select(File).where(File.project_id == project_id, _is_alive())
     if purpose is not None:
         query = query.where(File.purpose == purpose)
     cursor = None
@@ -100,3 +125,19 @@ def delete_file(session: Session, store: ArtifactStore, project_id: str, file_id
     session.delete(get_file(session, project_id, file_id))
     session.flush()
     store.delete(content_key(file_id))
+
+
+def remove_expired_files(store: ArtifactStore) -> int:
+    """Take away files that have expired, content and rows, some at a time; say how many."""
+    with transaction() as session:
+        expired = session.scalars(
+            select(File).where(~_is_alive()).limit(_REMOVED_AT_ONCE).with_for_update(skip_locked=True)
+        ).all()
+        for file in expired:
+            store.delete(content_key(file.id))
+            session.delete(file)
+    return len(expired)
+
+
+def _is_alive() -> ColumnElement[bool]:
+    return or_(File.expires_at.is_(None), File.expires_at > func.now())

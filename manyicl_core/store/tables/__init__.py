@@ -15,6 +15,7 @@ from manyicl_core.store.tables.leased import Leased
 from manyicl_core.store.tables.measurements import Measurement
 from manyicl_core.store.tables.models import Model
 from manyicl_core.store.tables.projects import Project
+from manyicl_core.store.tables.uploads import Upload, UploadPart
 
 __all__ = [
     "ApiKey",
@@ -37,4 +38,6 @@ __all__ = [
     "Model",
     "PlainText",
     "Project",
+    "Upload",
+    "UploadPart",
 ]

@@ -21,6 +21,7 @@ class Batch(Leased):
             over the recorded chunks, as the tokens are.
         errors: what is wrong with lines of the file (``LineProblem`` objects).
         expires_at: when the completion window ends.
+        output_seconds: how long its result files are kept; None: until they are deleted.
     """
 
     __tablename__ = "batches"
@@ -43,6 +44,7 @@ class Batch(Leased):
     output_tokens: Mapped[Bytes] = mapped_column(default=0)
     errors: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, default=list)
     expires_at: Mapped[datetime]
+    output_seconds: Mapped[int | None]
     in_progress_at: Mapped[datetime | None]
     finalizing_at: Mapped[datetime | None]
     output_file: Mapped[str | None]

@@ -1,5 +1,7 @@
 """Files: uploads and results; the content lies in the artifact store."""
 
+from datetime import datetime
+
 from sqlalchemy import ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -7,10 +9,10 @@ from manyicl_core.store.tables.base import Base, Bytes, CreatedAt
 
 
 class File(Base):
-    """One file of a project."""
+    """One file of a project; one with ``expires_at`` is gone from then on."""
 
     __tablename__ = "files"
-    __table_args__ = (Index(None, "project_id", "created_at"),)
+    __table_args__ = (Index(None, "project_id", "created_at"), Index(None, "expires_at"))
 
     id: Mapped[str] = mapped_column(primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
@@ -19,3 +21,4 @@ class File(Base):
     bytes: Mapped[Bytes]
     sha256: Mapped[str]
     created_at: Mapped[CreatedAt]
+    expires_at: Mapped[datetime | None]

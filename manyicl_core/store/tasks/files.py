@@ -2,13 +2,15 @@
 
 from sqlalchemy.orm import Session
 
-from manyicl_core.errors import InvalidRequest
-from manyicl_core.method.dataset import InvalidDataset, Row, parse_rows
+from manyicl_core.errors import InvalidRequest, NotFound
+from manyicl_core.jsonl import jsonl_lines
+from manyicl_core.method.dataset import MAX_LINE_BYTES, InvalidDataset, Row, parse_rows
 from manyicl_core.method.task_building import build_tasks
 from manyicl_core.method.tasks import Task, TaskDefinition
 from manyicl_core.objects import ArtifactStore
-from manyicl_core.store.files.service import content_key, get_file
-from manyicl_core.store.tasks.datasets import fetched
+from manyicl_core.settings import get_settings
+from manyicl_core.store.files.content import content_key
+from manyicl_core.store.files.service import get_file
 
 
 def read_tasks(
@@ -43,8 +45,10 @@ def read_rows(session: Session, store: ArtifactStore, project_id: str, file_id: 
         InvalidRequest: a line is wrong.
     """
     file = get_file(session, project_id, file_id, param)
-    with fetched(store, content_key(file.id)) as path, path.open("rb") as lines:
-        try:
-            return parse_rows(lines)
-        except InvalidDataset as error:
-            raise InvalidRequest(f"{file.filename}: {error}", param, "invalid_file") from error
+    largest = get_settings().max_file_bytes
+    try:
+        return parse_rows(jsonl_lines(store.stream(content_key(file.id)), largest, MAX_LINE_BYTES))
+    except InvalidDataset as error:
+        raise InvalidRequest(f"{file.filename}: {error}", param, "invalid_file") from error
+    except FileNotFoundError as error:
+        raise NotFound("file", file.id, param) from error

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manyicl_core.method.dataset import (
+    MAX_LINE_BYTES,
     MAX_LINE_CHARACTERS,
     InvalidDataset,
     Row,
@@ -38,8 +39,11 @@ def problems_of(*lines: bytes) -> list[str]:
     [
         (b'{"task": "sort", "input": ', "invalid JSON"),
         (b"input,output", "invalid JSON"),
-        (b"[" * 100_000, "invalid JSON"),
-        (b'{"task": "sort", "input": "a", "output": ' + b"9" * 5000 + b"}", "digits"),
+        (b"[" * 100_000, "nested deeper than 64 levels"),
+        (b'{"task": "sort", "input": "a", "output": ' + b"9" * 5000 + b"}", "integers have 64 bits"),
+        (b'{"task": "sort", "input": "a", "output": 1e999}', "1e999 is too large"),
+        (b'{"task": "sort", "input": "a", "output": NaN}', "NaN is no JSON number"),
+        (b'{"task": "sort", "input": "a", "input": "b", "output": "c"}', "the key 'input' occurs twice"),
         (b'["a", "b"]', "not a JSON object"),
         (b"null", "not a JSON object"),
         (line_of({**GOOD, "output": ""}), "'output' is empty"),
@@ -54,13 +58,15 @@ def problems_of(*lines: bytes) -> list[str]:
         (line_of({**GOOD, "input": None}), "'input': Input should be a valid string"),
         (line_of({**GOOD, "task": "x" * 65}), "'task': String should have at most 64 characters"),
         (line_of({**GOOD, "task": ""}), "'task' is empty"),
-        (line_of({**GOOD, "input": "\ud800"}), "'input': Input should be a valid string"),
+        (line_of({**GOOD, "input": "\ud800"}), "half of a surrogate pair"),
         (line_of({**GOOD, "input": "a\x00b"}), "a NUL character"),
         (line_of({**GOOD, "output": "a\x00b"}), "a NUL character"),
         (line_of({**GOOD, "task": "a\x00b"}), "a NUL character"),
         (line_of(chat(("system", "a\x00b"), ("user", "u"), ("assistant", "a"))), "a NUL character"),
         ("{'task': 'Größe'}".encode("latin-1"), "not UTF-8"),
         (b"\xff\xfe{\x00}\x00", "not UTF-8"),
+        (b"{\x00}\x00", "UTF-16"),
+        (b"x" * (MAX_LINE_BYTES + 1), f"more than {MAX_LINE_BYTES} bytes"),
         (line_of({**GOOD, "input": "x" * MAX_LINE_CHARACTERS}), f"a line may have {MAX_LINE_CHARACTERS}"),
         (line_of(chat()), "at least 2 items"),
         (line_of(chat(("user", "u"))), "at least 2 items"),
