@@ -7,8 +7,10 @@ from fastapi import FastAPI
 
 from api.documentation import install_documentation, operation_id
 from api.errors import install_error_handlers
+from api.event_feed import EventFeed
 from api.middleware import BodyLimitMiddleware, JsonBodyMiddleware, RequestIdMiddleware
 from api.routes import (
+    artifacts,
     batches,
     chat,
     classifications,
@@ -19,23 +21,30 @@ from api.routes import (
     health,
     jobs,
     models,
+    permissions,
     uploads,
+    webhook_endpoints,
 )
 from manyicl_core import __version__
 from manyicl_core.engines.client import open_engines
 from manyicl_core.objects import open_store
 from manyicl_core.settings import get_settings, required
+from manyicl_core.store.evaluations.service import evaluation_news
+from manyicl_core.store.jobs.service import job_news
 
 _MODULES = (
     uploads,
     jobs,
     evaluations,
+    artifacts,  # before models, whose path would take theirs for the rest of an id
     models,
+    permissions,
     contexts,
     chat,
     completions,
     classifications,
     batches,
+    webhook_endpoints,
 )
 
 _MAX_BODY_BYTES = 8 << 20
@@ -51,6 +60,8 @@ def create_app() -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.artifacts = open_store(required(settings, "storage_url"))
+        app.state.job_feed = EventFeed(job_news)
+        app.state.evaluation_feed = EventFeed(evaluation_news)
         app.state.engine = open_engines(settings, app.state.artifacts)
         yield
         await app.state.engine.close()

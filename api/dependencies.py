@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from api.event_feed import EventFeed
 from manyicl_core.engines.client import EngineClient
 from manyicl_core.errors import Unauthorized
 from manyicl_core.objects import ArtifactStore
@@ -41,8 +42,22 @@ def _engine(request: Request) -> EngineClient:
     return client
 
 
+def _job_feed(request: Request) -> EventFeed:
+    feed = request.app.state.job_feed
+    assert isinstance(feed, EventFeed)
+    return feed
+
+
+def _evaluation_feed(request: Request) -> EventFeed:
+    feed = request.app.state.evaluation_feed
+    assert isinstance(feed, EventFeed)
+    return feed
+
+
 ReaderDep = Annotated[Caller, Depends(_caller)]
 WriterDep = Annotated[Caller, Depends(_caller)]
 InferenceDep = Annotated[Caller, Depends(_caller)]
 ArtifactsDep = Annotated[ArtifactStore, Depends(_artifacts)]
+JobFeedDep = Annotated[EventFeed, Depends(_job_feed)]
+EvaluationFeedDep = Annotated[EventFeed, Depends(_evaluation_feed)]
 EngineDep = Annotated[EngineClient, Depends(_engine)]

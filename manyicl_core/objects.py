@@ -89,6 +89,17 @@ class ArtifactStore:
         except (ObjectNotFound, FileNotFoundError) as error:
             raise FileNotFoundError(key) from error
 
+    def size(self, key: str) -> int:
+        """The object's length in bytes.
+
+        Raises:
+            FileNotFoundError: there is none under ``key``.
+        """
+        try:
+            return int(obstore.head(self._store, key)["size"])
+        except (ObjectNotFound, FileNotFoundError) as error:
+            raise FileNotFoundError(key) from error
+
     def stream(self, key: str) -> Iterator[bytes]:
         """The object in parts of a few megabytes.
 

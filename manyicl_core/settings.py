@@ -56,6 +56,7 @@ class Settings(BaseSettings):
     prefix_disk_bytes: int = Field(default=8 << 30, description="disk space for them")
     engine_rows: int = Field(default=32, description="answers that the engine writes at the same time")
     engine_queue: int = Field(default=128, description="requests that may wait in the engine; more get a 429")
+    webhook_private_addresses: bool = Field(default=False, description="send webhooks to private addresses too")
     log_json: bool = Field(default=False, description="log lines as JSON")
 
 

@@ -5,7 +5,10 @@ from typing import Any
 
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
+from sqlalchemy import select
 
+from manyicl_core.store.session import transaction
+from manyicl_core.store.tables import Checkpoint, JobMetrics
 from tests.services import BASE_MODEL, wait_for
 
 TASKS = [
@@ -69,3 +72,17 @@ def await_state(client: OpenAI, job_id: str, *states: str) -> FineTuningJob:
 
     wait_for(reached, f"job {job_id} to be {' or '.join(states)}")
     return latest[0]
+
+
+def recorded_checkpoints(job_id: str) -> int:
+    with transaction() as session:
+        return len(session.scalars(select(Checkpoint.step).where(Checkpoint.job_id == job_id)).all())
+
+
+def learnt(job_id: str) -> tuple[dict[tuple[str | None, int], str], list[dict[str, Any]]]:
+    """The hashes of all weights by task and step, and the metric stream, without the times."""
+    with transaction() as session:
+        rows = session.scalars(select(JobMetrics.values).where(JobMetrics.job_id == job_id).order_by(JobMetrics.step))
+        stream = [{key: value for key, value in row.items() if "second" not in key} for row in rows]
+        kept = session.scalars(select(Checkpoint).where(Checkpoint.job_id == job_id))
+        return {(checkpoint.task, checkpoint.step): checkpoint.weights_sha256 for checkpoint in kept}, stream

@@ -130,6 +130,7 @@ def installation(servers: Servers, tiny_model: Path) -> Iterator[str]:
         "MANYICL_LEASE_SECONDS": "3",
         "MANYICL_DISPATCH_SECONDS": "0.2",
         "MANYICL_THREADS": "1",
+        "MANYICL_WEBHOOK_PRIVATE_ADDRESSES": "true",
     }
     os.environ.update(settings)
     for cached in (get_settings, get_engine, get_celery):

@@ -24,6 +24,7 @@ from manyicl_core.store.uploads.parts import remove_parts
 from worker.batches import run_batch
 from worker.context_building import build_context
 from worker.dispatcher import HOSTING_WORK, Dispatcher, send_missing_hints
+from worker.webhooks import deliver_due
 
 app = get_celery()
 _store = open_store(required(get_settings(), "storage_url"))
@@ -61,13 +62,17 @@ async def _have_forgotten(bodies: list[dict[str, Any]]) -> None:
 
 
 _dispatcher = Dispatcher(get_settings(), _look)
+# In a thread of its own: receivers are slow, and nothing here waits for them.
+_webhooks = Dispatcher(get_settings(), deliver_due)
 
 
 @worker_ready.connect
 def _start_dispatcher(**_: Any) -> None:
     _dispatcher.start()
+    _webhooks.start()
 
 
 @worker_shutting_down.connect
 def _stop_dispatcher(**_: Any) -> None:
     _dispatcher.stop()
+    _webhooks.stop()

@@ -13,7 +13,7 @@ from manyicl_core.store.jobs import checkpoints, recorder
 from manyicl_core.store.jobs.evaluation import start_evaluation
 from manyicl_core.store.jobs.parts import Part, parts_of
 from manyicl_core.store.jobs.specs import train_spec
-from manyicl_core.store.leases import Claim
+from manyicl_core.store.leases import Claim, LeaseLost
 from manyicl_core.store.models.weights import delete_unreferenced, hold_weights
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Job
@@ -102,10 +102,15 @@ class JobRun:
         key = f"jobs/{self._job.id}/checkpoints/{self._claim.fence}-{part.number}-{message.step:06d}"
         files = self._store.put_folder(key, folder)
         digest = weights_hash(folder)
-        dropped = self._work.write(
-            lambda session: checkpoints.record_checkpoint(session, self._claim, part, message, key, files, digest)
-        )
-        _delete(self._store, dropped)
+        try:
+            dropped = self._work.write(
+                lambda session: checkpoints.record_checkpoint(session, self._claim, part, message, key, files, digest)
+            )
+        except LeaseLost:
+            # Paused or taken over meanwhile: nobody will ever look for these files.
+            checkpoints.delete_dropped(self._store, [checkpoints.Dropped(key, files)])
+            raise
+        checkpoints.delete_dropped(self._store, dropped)
 
     def _keep_weights(self, part: Part, message: Trained) -> None:
         """Keep a trained part's last and best weights under their hashes, then let its checkpoints go."""
@@ -127,7 +132,7 @@ class JobRun:
                     self._store.copy(f"{best.key}/{name}", f"{weights_key(best.weights_sha256)}/{name}")
             return checkpoints.record_trained(session, self._claim, part, message, digest)
 
-        _delete(self._store, self._work.write(write))
+        checkpoints.delete_dropped(self._store, self._work.write(write))
 
 
 def _fail(store: ArtifactStore, claim: Claim[Job], code: str, message: str) -> None:
@@ -142,15 +147,8 @@ def _end_badly(store: ArtifactStore, claim: Claim[Job], record: Callable[[Sessio
     """Write a failure or a cancel; what has been trained so far goes. Rows first: none points at nothing."""
     with transaction() as session:
         record(session)
-        dropped, hashes = checkpoints.forget_checkpoints(session, claim.id)
-    _delete(store, dropped)
-    delete_unreferenced(store, hashes)
-
-
-def _delete(store: ArtifactStore, dropped: list[checkpoints.Dropped]) -> None:
-    for checkpoint in dropped:
-        for name in checkpoint.files:
-            store.delete(f"{checkpoint.key}/{name}")
+        left = checkpoints.forget_checkpoints(session, claim.id)
+    left.delete(store)
 
 
 JOB = Kind(table=Job, run=lambda work: JobRun(work).run(), fail=_fail, cancel=_cancel)

@@ -7,8 +7,8 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 
 from api.creation import OnceDep
-from api.dependencies import ArtifactsDep, ReaderDep, WriterDep
-from api.routes.event_stream import News, event_stream
+from api.dependencies import ArtifactsDep, EvaluationFeedDep, ReaderDep, WriterDep
+from api.routes.event_stream import event_stream
 from api.routes.lists import ListObject, list_object
 from manyicl_core.store.evaluations import service
 from manyicl_core.store.evaluations.options import CreateEvaluation
@@ -22,14 +22,12 @@ from manyicl_core.store.evaluations.schemas import (
     evaluation_object,
 )
 from manyicl_core.store.hints import RUN_EVALUATION, publish_hint
-from manyicl_core.store.job_states import FINAL
 from manyicl_core.store.models.weights import delete_unreferenced
 from manyicl_core.store.session import transaction
 
 router = APIRouter(prefix="/evaluations", tags=["evaluations"])
 
 _Limit = Annotated[int, Query(ge=1, le=1000)]
-_STREAMED_AT_ONCE = 1000
 
 
 @router.post("")
@@ -82,6 +80,7 @@ def cancel_evaluation(caller: WriterDep, artifacts: ArtifactsDep, evaluation_id:
 )
 def list_evaluation_events(
     caller: ReaderDep,
+    feed: EvaluationFeedDep,
     evaluation_id: str,
     after: str | None = None,
     limit: _Limit = 20,
@@ -90,21 +89,13 @@ def list_evaluation_events(
 ) -> ListObject[EvaluationEventObject] | Response:
     """What happened, newest first; with ``stream`` server-sent events, oldest first, until the end."""
     with transaction() as session:
-        service.get_evaluation(session, caller.project_id, evaluation_id)
-        after = after or (last_event_id if stream else None)
-        page = service.list_evaluation_events(session, evaluation_id, after, limit)
-    if not stream:
-        return list_object([evaluation_event_object(event) for event in page.rows], page.has_more)
-
-    def look(after: str | None) -> News:
-        with transaction() as session:
-            # The state first: what ended the evaluation is an event that then is there too.
-            over = service.get_evaluation(session, caller.project_id, evaluation_id).state in FINAL
-            page = service.list_evaluation_events(session, evaluation_id, after, _STREAMED_AT_ONCE, ascending=True)
-        events = [(event.id, evaluation_event_object(event)) for event in page.rows]
-        return News(events, over and not page.has_more)
-
-    return event_stream(look, after)
+        if not stream:
+            page = service.list_evaluation_events(session, caller.project_id, evaluation_id, after, limit)
+            return list_object([evaluation_event_object(event) for event in page.rows], page.has_more)
+        evaluation = service.get_evaluation(session, caller.project_id, evaluation_id)
+        known = after or last_event_id
+        number = 0 if known is None else service.evaluation_event_number(session, evaluation.id, known)
+    return event_stream(feed, evaluation.id, number)
 
 
 @router.get(

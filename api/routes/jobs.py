@@ -1,24 +1,28 @@
-"""Fine-tuning jobs: create, plan, list, retrieve, cancel, events, checkpoints."""
+"""Fine-tuning jobs: create, plan, list, retrieve, cancel, pause, resume, events, checkpoints."""
 
 import asyncio
 import time
-from typing import Annotated
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import QueryParams
 
 from api.creation import OnceDep
-from api.dependencies import ArtifactsDep, ReaderDep, WriterDep
+from api.dependencies import ArtifactsDep, JobFeedDep, ReaderDep, WriterDep
+from api.routes.event_stream import event_stream
 from api.routes.lists import ListObject, list_object
+from manyicl_core.errors import InvalidRequest
 from manyicl_core.store.hints import RUN_JOB, ask_for_measurement, publish_hint
-from manyicl_core.store.jobs import checkpoints, planning, service
+from manyicl_core.store.jobs import checkpoints, control, planning, service
+from manyicl_core.store.jobs.metrics import MetricsObject, list_metrics, metrics_lines, metrics_object
 from manyicl_core.store.jobs.options import CreateJob
 from manyicl_core.store.jobs.plan_schemas import PlanObject
 from manyicl_core.store.jobs.planning import JobPlan
 from manyicl_core.store.jobs.results import job_evaluation, job_evaluations
 from manyicl_core.store.jobs.schemas import CheckpointObject, EventObject, JobObject, event_object, job_object
-from manyicl_core.store.models.weights import delete_unreferenced
 from manyicl_core.store.session import transaction
 
 MEASURING_SECONDS = 45.0
@@ -70,19 +74,32 @@ async def plan_job(caller: ReaderDep, artifacts: ArtifactsDep, body: CreateJob) 
 
 @router.get("")
 def list_jobs(
-    request: Request, caller: ReaderDep, after: str | None = None, limit: _Limit = 20
+    request: Request,
+    caller: ReaderDep,
+    after: str | None = None,
+    limit: _Limit = 20,
+    metadata: Annotated[Literal["null"] | None, Query(description="`null`: jobs without metadata")] = None,
 ) -> ListObject[JobObject]:
-    """The project's jobs, newest first; ``metadata[key]=value`` filters."""
-    pairs = request.query_params.multi_items()
-    metadata = {
-        name.removeprefix("metadata[").removesuffix("]"): value
-        for name, value in pairs
-        if name.startswith("metadata[") and name.endswith("]")
-    }
+    """The project's jobs, newest first; ``metadata[key]=value`` keeps those that have all these pairs."""
+    pairs = _metadata_pairs(request.query_params)
+    if metadata is not None and pairs:
+        raise InvalidRequest("metadata: null keeps jobs without metadata, so no pair can be asked for too", "metadata")
     with transaction() as session:
-        page = service.list_jobs(session, caller.project_id, after, limit, metadata or None)
+        page = service.list_jobs(session, caller.project_id, after, limit, {} if metadata else pairs or None)
         evaluations = job_evaluations(session, [job.id for job in page.rows])
     return list_object([job_object(job, evaluations.get(job.id)) for job in page.rows], page.has_more)
+
+
+def _metadata_pairs(query: QueryParams) -> dict[str, str]:
+    """The pairs asked for as ``metadata[key]=value``, of which a key may be named once."""
+    pairs: dict[str, str] = {}
+    for name, value in query.multi_items():
+        if not (name.startswith("metadata[") and name.endswith("]")):
+            continue
+        key = name.removeprefix("metadata[").removesuffix("]")
+        if pairs.setdefault(key, value) != value:
+            raise InvalidRequest(f"{name}: no job has two values under one key; name each key once", name)
+    return pairs
 
 
 @router.get("/{job_id}")
@@ -96,24 +113,72 @@ def retrieve_job(caller: ReaderDep, job_id: str) -> JobObject:
 
 @router.post("/{job_id}/cancel")
 def cancel_job(caller: WriterDep, artifacts: ArtifactsDep, job_id: str) -> JobObject:
-    """Cancel a waiting job, or stop a running one within seconds."""
+    """Cancel a waiting or paused job, or stop a running one within seconds."""
     with transaction() as session:
-        job = service.cancel_job(session, caller.project_id, job_id)
+        job, left = control.cancel_job(session, caller.project_id, job_id)
         evaluation = job_evaluation(session, job.id)
-    if job.start_sha256 is not None:
-        # The model that it was to go on from may have been deleted while it waited.
-        delete_unreferenced(artifacts, {job.start_sha256})
+    left.delete(artifacts)
     return job_object(job, evaluation)
 
 
-@router.get("/{job_id}/events")
-def list_events(
-    caller: ReaderDep, job_id: str, after: str | None = None, limit: _Limit = 20
-) -> ListObject[EventObject]:
-    """What happened to a job, newest first."""
+@router.post("/{job_id}/pause")
+def pause_job(caller: WriterDep, job_id: str) -> JobObject:
+    """Take a job out of the queue or from its worker, which is free again within seconds."""
     with transaction() as session:
-        page = service.list_events(session, caller.project_id, job_id, after, limit)
-    return list_object([event_object(event) for event in page.rows], page.has_more)
+        job = control.pause_job(session, caller.project_id, job_id)
+        evaluation = job_evaluation(session, job.id)
+    return job_object(job, evaluation)
+
+
+@router.post("/{job_id}/resume")
+def resume_job(caller: WriterDep, job_id: str) -> JobObject:
+    """Put a paused job back into the queue; it goes on from its last checkpoint."""
+    with transaction() as session:
+        job = control.resume_job(session, caller.project_id, job_id)
+        evaluation = job_evaluation(session, job.id)
+    # After the commit: a worker that gets the hint must find the job waiting.
+    publish_hint(RUN_JOB, job.id)
+    return job_object(job, evaluation)
+
+
+@router.get("/{job_id}/events", response_model=ListObject[EventObject])
+def list_events(
+    caller: ReaderDep,
+    feed: JobFeedDep,
+    job_id: str,
+    after: str | None = None,
+    limit: _Limit = 20,
+    stream: bool = False,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> ListObject[EventObject] | Response:
+    """What happened to a job, newest first; with ``stream`` server-sent events, oldest first, until its end."""
+    with transaction() as session:
+        if not stream:
+            page = service.list_events(session, caller.project_id, job_id, after, limit)
+            return list_object([event_object(event) for event in page.rows], page.has_more)
+        job = service.get_job(session, caller.project_id, job_id)
+        known = after or last_event_id
+        number = 0 if known is None else service.event_number(session, job.id, known)
+    return event_stream(feed, job.id, number)
+
+
+@router.get("/{job_id}/metrics", response_model=ListObject[MetricsObject])
+def list_job_metrics(
+    caller: ReaderDep,
+    job_id: str,
+    after: Annotated[int | None, Query(ge=0, le=2**31 - 1, description="a step's number")] = None,
+    limit: _Limit = 100,
+    every: Annotated[int, Query(ge=1, le=1_000_000, description="only steps whose number this divides")] = 1,
+    format_: Annotated[Literal["json", "csv"], Query(alias="format")] = "json",
+) -> ListObject[MetricsObject] | Response:
+    """The metrics of a job's steps in their order: a page, or all as CSV."""
+    with transaction() as session:
+        if format_ == "csv":
+            job = service.get_job(session, caller.project_id, job_id)
+            headers = {"content-disposition": f'attachment; filename="{job.id}-metrics.csv"'}
+            return StreamingResponse(metrics_lines(job, every), media_type="text/csv", headers=headers)
+        page = list_metrics(session, caller.project_id, job_id, after, limit, every)
+    return list_object([metrics_object(row) for row in page.rows], page.has_more)
 
 
 @router.get("/{job_id}/checkpoints")

@@ -9,9 +9,12 @@ from manyicl_core.store.batches.schemas import BatchObject
 from manyicl_core.store.contexts.context_object import ContextObject
 from manyicl_core.store.evaluations.schemas import EvaluationEventObject, EvaluationObject
 from manyicl_core.store.files.schemas import FileObject
+from manyicl_core.store.jobs.artifacts import ArtifactObject
+from manyicl_core.store.jobs.metrics import MetricsObject
 from manyicl_core.store.jobs.schemas import CheckpointObject, EventObject, JobObject
-from manyicl_core.store.models.schemas import ModelObject
+from manyicl_core.store.models.schemas import ModelObject, PermissionObject
 from manyicl_core.store.uploads.schemas import PartObject, UploadObject
+from manyicl_core.store.webhooks.schemas import DeliveryObject, WebhookEndpointObject
 
 Item = TypeVar(
     "Item",
@@ -19,6 +22,7 @@ Item = TypeVar(
     JobObject,
     EventObject,
     CheckpointObject,
+    MetricsObject,
     ModelObject,
     EvaluationObject,
     EvaluationEventObject,
@@ -26,6 +30,10 @@ Item = TypeVar(
     BatchObject,
     UploadObject,
     PartObject,
+    PermissionObject,
+    ArtifactObject,
+    WebhookEndpointObject,
+    DeliveryObject,
 )
 
 

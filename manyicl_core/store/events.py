@@ -1,11 +1,38 @@
-"""Add lines to the stories of jobs and evaluations."""
+"""The stories of jobs and evaluations: add lines to them, and find what is new in many at once."""
 
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from sqlalchemy.orm import Session
+from pydantic import BaseModel
+from sqlalchemy import ARRAY, BigInteger, String, cast, column, func, select, true
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from manyicl_core.ids import new_id
-from manyicl_core.store.tables import EvaluationEvent, JobEvent
+from manyicl_core.store.job_states import FINAL
+from manyicl_core.store.tables import EvaluationEvent, JobEvent, Leased
+
+_AT_ONCE = 1000
+
+Line = TypeVar("Line", JobEvent, EvaluationEvent)
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event as the API shows it, and its ``number`` in the order of all events."""
+
+    number: int
+    id: str
+    shown: BaseModel
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What is new in one story: events, oldest first, and whether with them all is told for good."""
+
+    events: list[NewEvent]
+    over: bool
 
 
 def add_event(
@@ -25,3 +52,43 @@ def add_evaluation_event(
     )
     session.add(event)
     session.flush()
+
+
+def find_news(
+    session: Session,
+    subject: type[Leased],
+    line: type[Line],
+    story: InstrumentedAttribute[Any],
+    show: Callable[[Line], BaseModel],
+    told: Mapping[str, int],
+) -> dict[str, News]:
+    """What is new in many stories, with two queries; a story without news is left out.
+
+    A story's events become visible in the order of their numbers, since whoever adds one holds the
+    row that it is about. Those of different stories need not, so each story has its own position.
+
+    Args:
+        subject: the table of what the stories are about.
+        line: the table of events.
+        story: the column of ``line`` that names the subject.
+        show: an event as the API shows it.
+        told: by the subject's id, the number of the last event that is known, or 0.
+    """
+    # The ends first: what ended the work is an event that then is there too.
+    over = set(session.scalars(select(subject.id).where(subject.id.in_(told), subject.state.in_(FINAL))))
+    ids, numbers = cast(list(told), ARRAY(String)), cast(list(told.values()), ARRAY(BigInteger))
+    known = func.unnest(ids, numbers).table_valued(column("id", String), column("number", BigInteger)).render_derived()
+    newer = (
+        select(line)
+        .where(story == known.c.id, line.number > known.c.number)
+        .order_by(line.number)
+        .limit(_AT_ONCE)
+        .lateral()
+    )
+    query = select(aliased(line, newer)).select_from(known).join(newer, true()).order_by(newer.c.number)
+    found: dict[str, list[NewEvent]] = defaultdict(list)
+    for row in session.scalars(query):
+        found[getattr(row, story.key)].append(NewEvent(row.number, row.id, show(row)))
+    return {
+        id_: News(found[id_], id_ in over and len(found[id_]) < _AT_ONCE) for id_ in told if id_ in found or id_ in over
+    }

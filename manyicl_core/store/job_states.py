@@ -13,9 +13,10 @@ FINAL = frozenset({SUCCEEDED, FAILED, CANCELLED})
 
 ALLOWED: dict[str, frozenset[str]] = {
     VALIDATING_FILES: frozenset({QUEUED, FAILED, CANCELLED}),
-    QUEUED: frozenset({RUNNING, FAILED, CANCELLED}),
+    QUEUED: frozenset({RUNNING, PAUSED, FAILED, CANCELLED}),
     RUNNING: frozenset({PAUSED, SUCCEEDED, FAILED, CANCELLED}),
-    PAUSED: frozenset({RUNNING, FAILED, CANCELLED}),
+    # Only a claim makes work run, so what is resumed waits for a worker like everything else.
+    PAUSED: frozenset({QUEUED, FAILED, CANCELLED}),
     SUCCEEDED: frozenset(),
     FAILED: frozenset(),
     CANCELLED: frozenset(),

@@ -12,7 +12,7 @@ from typing import Generic, Literal, TypeVar
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from manyicl_core.store.job_states import ALLOWED, CANCELLED, QUEUED, RUNNING, sources_of
+from manyicl_core.store.job_states import ALLOWED, CANCELLED, PAUSED, QUEUED, RUNNING, sources_of
 from manyicl_core.store.tables import Leased
 
 Row_co = TypeVar("Row_co", bound=Leased, covariant=True)
@@ -126,6 +126,31 @@ def request_cancel(session: Session, row: Leased) -> Literal["cancelled", "asked
         .returning(table.id)
     ).scalar()
     return "asked" if asked else None
+
+
+def pause(session: Session, row: Leased) -> bool:
+    """Take the work out of the queue or from its worker; False: it is not there, or is being cancelled.
+
+    The worker learns from its next heartbeat or write that the work is no longer its own, and stops
+    its process. Nothing has to wait for that: what it would still write, the fence refuses.
+    """
+    table = type(row)
+    paused = session.execute(
+        update(table)
+        .where(table.id == row.id, table.state.in_(sources_of(PAUSED)), table.cancel_requested_at.is_(None))
+        .values(state=PAUSED, fence=table.fence + 1, lease_expires_at=None)
+        .returning(table.id)
+    ).scalar()
+    return paused is not None
+
+
+def resume(session: Session, row: Leased) -> bool:
+    """Put paused work back into the queue, at its old place; False: it is not paused."""
+    table = type(row)
+    resumed = session.execute(
+        update(table).where(table.id == row.id, table.state == PAUSED).values(state=QUEUED).returning(table.id)
+    ).scalar()
+    return resumed is not None
 
 
 def _held(claim: Claim[Leased]) -> tuple[ColumnElement[bool], ...]:

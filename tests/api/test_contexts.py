@@ -9,17 +9,16 @@ from sqlalchemy import func, update
 
 from manyicl_core.answers.classifications import CreateClassification, classification_call
 from manyicl_core.ids import new_id
-from manyicl_core.method.encoding import template_hash
-from manyicl_core.objects import ArtifactStore, open_store, put_weights
+from manyicl_core.objects import ArtifactStore, open_store
 from manyicl_core.settings import get_settings
 from manyicl_core.store.contexts.hosting import remove_expired
 from manyicl_core.store.projects.service import create_key, get_or_create_project
 from manyicl_core.store.session import transaction
-from manyicl_core.store.tables import Context, Job, Model
+from manyicl_core.store.tables import Context
 from tests.contexts import EXAMPLES, PASTED, ask, create_context, delete_context, get_context, told
-from tests.jobs import create_job, example_lines, upload
+from tests.jobs import example_lines, upload
 from tests.services import BASE_MODEL
-from tests.unit.random_adapter import save_random_adapter
+from tests.tuned_model import add_tuned_model
 from worker.context_building import build_context
 
 
@@ -165,25 +164,7 @@ def test_a_files_task_is_chosen_automatically_and_expires(client: OpenAI) -> Non
 def test_a_task_of_a_fine_tuned_model_is_served_by_its_weights(
     client: OpenAI, tiny_model: Path, tmp_path: Path
 ) -> None:
-    weights = put_weights(artifacts(), save_random_adapter(tiny_model, tmp_path / "adapter", 11))
-    job_id = create_job(client, evaluate=False).id
-    model_id = f"ft:{job_id}"
-    with transaction() as session:
-        job = session.get_one(Job, job_id)
-        session.add(
-            Model(
-                id=model_id,
-                project_id=job.project_id,
-                job_id=job_id,
-                base_model=BASE_MODEL,
-                adaptation="lora",
-                weights_sha256=weights,
-                dataset=job.dataset,
-                trained_tokens=128,
-                encoder_version=1,
-                template_hash=template_hash(),
-            )
-        )
+    model_id = add_tuned_model(client, tiny_model, tmp_path / "adapter")
     created = create_context(client, model=model_id, task="colour")
     assert (created["max_tokens"], created["instruction"], created["labels"]) == (
         128,

@@ -38,6 +38,10 @@ def test_jobs_are_listed_newest_first_and_filtered_by_metadata(client: OpenAI) -
     ]
     assert [job.id for job in client.fine_tuning.jobs.list(limit=1)] == made[::-1]
     assert [job.id for job in client.fine_tuning.jobs.list(metadata={"run": "1"})] == [made[1]]
+    without = client.fine_tuning.jobs.create(model=BASE_MODEL, training_file=training).id
+    assert [job.id for job in client.fine_tuning.jobs.list(extra_query={"metadata": "null"})] == [without]
+    with pytest.raises(openai.BadRequestError, match="name each key once"):
+        client.get("/fine_tuning/jobs?metadata[run]=1&metadata[run]=2", cast_to=object)
 
 
 def test_events_come_newest_first_in_pages(client: OpenAI) -> None:

@@ -7,8 +7,7 @@ from openai import OpenAI
 
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Job
-from tests.faults.test_sigkill import recorded_checkpoints
-from tests.jobs import await_state, create_job
+from tests.jobs import await_state, create_job, recorded_checkpoints
 from tests.services import Servers, wait_for
 
 

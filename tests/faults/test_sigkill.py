@@ -10,27 +10,13 @@ from openai import OpenAI
 from sqlalchemy import select
 
 from manyicl_core.store.session import transaction
-from manyicl_core.store.tables import Checkpoint, Job, JobMetrics
-from tests.jobs import await_state, create_job
+from manyicl_core.store.tables import Checkpoint, Job
+from tests.jobs import await_state, create_job, learnt, recorded_checkpoints
 from tests.services import wait_for
 
 StartWorker = Callable[[], subprocess.Popen[str]]
 
 EPOCHS = 60
-
-
-def recorded_checkpoints(job_id: str) -> int:
-    with transaction() as session:
-        return len(session.scalars(select(Checkpoint.step).where(Checkpoint.job_id == job_id)).all())
-
-
-def learnt(job_id: str) -> tuple[dict[tuple[str | None, int], str], list[dict[str, Any]]]:
-    """The hashes of all weights by task and step, and the metric stream, without the times."""
-    with transaction() as session:
-        rows = session.scalars(select(JobMetrics.values).where(JobMetrics.job_id == job_id).order_by(JobMetrics.step))
-        stream = [{key: value for key, value in row.items() if "second" not in key} for row in rows]
-        kept = session.scalars(select(Checkpoint).where(Checkpoint.job_id == job_id))
-        return {(checkpoint.task, checkpoint.step): checkpoint.weights_sha256 for checkpoint in kept}, stream
 
 
 def kill_worker(worker: subprocess.Popen[str]) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -42,6 +43,18 @@ def test_a_job_ends_in_a_model_that_answers(
     assert all(float(value) >= 0 for row in rows for value in row.values() if value)
     assert [row["step"] for row in rows if row["valid_loss"]] == [rows[-1]["step"]]
     assert sum(int(row["tokens"]) for row in rows) == told["plan"]["tokens"] == job.trained_tokens
+
+    # The same while it ran, in pages, thinned out, and as CSV.
+    page = client.get(f"/fine_tuning/jobs/{job.id}/metrics?limit=3&after=1&every=2", cast_to=dict[str, Any])
+    assert [entry["step"] for entry in page["data"]] == [2, 4, 6]
+    assert page["data"][0]["metrics"]["train_loss"] == float(rows[1]["train_loss"])
+    assert page["has_more"]
+    text = client.get(f"/fine_tuning/jobs/{job.id}/metrics?format=csv", cast_to=str)
+    assert text == client.files.content(job.result_files[0]).text
+
+    # The model's card has the result table.
+    card = client.get(f"/models/{job.fine_tuned_model}/artifacts/README.md", cast_to=str)
+    assert "| parity | heldout | 2 | accuracy | " in card
 
     # Events: the whole story, the last one first.
     events = [event.message for event in client.fine_tuning.jobs.list_events(job.id, limit=100)]

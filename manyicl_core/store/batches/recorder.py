@@ -9,10 +9,11 @@ from sqlalchemy.orm import Session
 
 from manyicl_core.store.batches.lines import CheckedFile
 from manyicl_core.store.batches.results import Result
-from manyicl_core.store.batches.schemas import LineProblem
+from manyicl_core.store.batches.schemas import LineProblem, batch_status
 from manyicl_core.store.job_states import CANCELLED, FAILED, SUCCEEDED
 from manyicl_core.store.leases import Claim, finish, hold
 from manyicl_core.store.tables import Batch, BatchChunk, File
+from manyicl_core.store.webhooks.outbox import announce
 
 INVALID = "invalid_requests"
 
@@ -60,14 +61,14 @@ def record_success(session: Session, claim: Claim[Batch], output: File | None, e
     batch = hold(session, claim)
     assert batch.completed + batch.failed == batch.total, f"{batch.id} has lost or doubled a request"
     _keep_files(session, batch, output, errors)
-    finish(session, batch, SUCCEEDED)
+    _finish(session, batch, SUCCEEDED)
 
 
 def record_cancelled(session: Session, claim: Claim[Batch], output: File | None, errors: File | None) -> None:
     """The worker has stopped, as was asked; the files hold what was answered until then."""
     batch = hold(session, claim)
     _keep_files(session, batch, output, errors)
-    finish(session, batch, CANCELLED)
+    _finish(session, batch, CANCELLED)
 
 
 def record_failure(
@@ -83,7 +84,12 @@ def record_failure(
     batch.error_code = code
     batch.error_message = message
     _keep_files(session, batch, output, errors)
-    finish(session, batch, FAILED)
+    _finish(session, batch, FAILED)
+
+
+def _finish(session: Session, batch: Batch, state: str) -> None:
+    finish(session, batch, state)
+    announce(session, batch.project_id, f"batch.{batch_status(batch)}", batch.id)
 
 
 def _keep_files(session: Session, batch: Batch, output: File | None, errors: File | None) -> None:

@@ -17,6 +17,7 @@ from manyicl_core.store.job_states import CANCELLED, FINAL, QUEUED
 from manyicl_core.store.leases import request_cancel
 from manyicl_core.store.pages import Page, fetch_page
 from manyicl_core.store.tables import Batch
+from manyicl_core.store.webhooks.outbox import announce
 
 _WINDOW = timedelta(hours=24)
 
@@ -93,8 +94,10 @@ def cancel_batch(session: Session, project_id: str, batch_id: str) -> Batch:
         Conflict: it is over.
     """
     batch = get_batch(session, project_id, batch_id)
-    request_cancel(session, batch)
+    done = request_cancel(session, batch)
     session.refresh(batch)
+    if done == "cancelled":
+        announce(session, project_id, "batch.cancelled", batch.id)
     if batch.state in FINAL and batch.state != CANCELLED:
         raise Conflict(
             f"The batch is over ({batch_status(batch)}); only a waiting or running one can be cancelled", None

@@ -75,7 +75,9 @@ def _task_of_file(rows: list[Row], name: str | None) -> Task:
 
 def _task_of_model(store: ArtifactStore, model: ServedModel, name: str) -> Task:
     if model.dataset is None:
-        raise InvalidRequest("a base model has no tasks of its own; give examples or a file", "task")
+        raise InvalidRequest(
+            "a base model, or one of another project, shows no tasks of its own; give examples or a file", "task"
+        )
     tasks = {task.definition.name: task for task in load_dataset(store, model.dataset)}
     if name not in tasks:
         raise InvalidRequest(f"the model has no task {name!r}; its tasks are {', '.join(list(tasks)[:20])}", "task")

@@ -1,6 +1,7 @@
 """Create, find and cancel evaluations: what the api asks for."""
 
 import secrets
+from collections.abc import Mapping
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -15,7 +16,8 @@ from manyicl_core.method.tasks import Task
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.evaluations.options import CreateEvaluation, EvaluationOptions
 from manyicl_core.store.evaluations.plan import EvaluatedWeights, planned_measurements
-from manyicl_core.store.events import add_evaluation_event
+from manyicl_core.store.evaluations.schemas import evaluation_event_object
+from manyicl_core.store.events import News, add_evaluation_event, find_news
 from manyicl_core.store.job_states import CANCELLED, FINAL, QUEUED
 from manyicl_core.store.leases import request_cancel
 from manyicl_core.store.models.service import ServedModel, served_model
@@ -112,8 +114,9 @@ def _tasks(
     dataset = next((model.dataset for model in models.values() if model.dataset is not None), None)
     if dataset is None:
         raise InvalidRequest(
-            "a base model has no tasks of its own; give a training_file and a validation_file, "
-            "or name a model that a job made",
+            "a base model, or one of another project, shows no tasks of its own; give a training_file and a "
+            "validation_file, "
+            "or name a model that a job of this project made",
             "training_file",
         )
     return load_dataset(store, dataset)
@@ -182,21 +185,37 @@ def list_evaluations(session: Session, project_id: str, after: str | None, limit
 
 
 def list_evaluation_events(
-    session: Session, evaluation_id: str, after: str | None, limit: int, ascending: bool = False
+    session: Session, project_id: str, evaluation_id: str, after: str | None, limit: int
 ) -> Page[EvaluationEvent]:
-    """A page of an evaluation's events, newest first unless ``ascending``.
+    """A page of an evaluation's events, newest first.
 
     Raises:
-        NotFound: ``after`` is not an event of this evaluation.
+        NotFound: the project has no such evaluation, or ``after`` is not an event of it.
     """
-    query = select(EvaluationEvent).where(EvaluationEvent.evaluation_id == evaluation_id)
-    cursor = None
-    if after is not None:
-        number = session.scalar(query.with_only_columns(EvaluationEvent.number).where(EvaluationEvent.id == after))
-        if number is None:
-            raise NotFound("event", after, "after")
-        cursor = (number,)
-    return fetch_page(session, query, (EvaluationEvent.number,), cursor, limit, ascending)
+    evaluation = get_evaluation(session, project_id, evaluation_id)
+    cursor = None if after is None else (evaluation_event_number(session, evaluation.id, after),)
+    query = select(EvaluationEvent).where(EvaluationEvent.evaluation_id == evaluation.id)
+    return fetch_page(session, query, (EvaluationEvent.number,), cursor, limit)
+
+
+def evaluation_event_number(session: Session, evaluation_id: str, event_id: str) -> int:
+    """The place of an evaluation's event among all events.
+
+    Raises:
+        NotFound: the evaluation has no such event.
+    """
+    query = select(EvaluationEvent.number).where(
+        EvaluationEvent.id == event_id, EvaluationEvent.evaluation_id == evaluation_id
+    )
+    number = session.scalar(query)
+    if number is None:
+        raise NotFound("event", event_id, "after")
+    return number
+
+
+def evaluation_news(session: Session, told: Mapping[str, int]) -> dict[str, News]:
+    """What is new in the stories of evaluations, behind the events with the given numbers."""
+    return find_news(session, Evaluation, EvaluationEvent, EvaluationEvent.evaluation_id, evaluation_event_object, told)
 
 
 def cancel_evaluation(session: Session, project_id: str, evaluation_id: str) -> Evaluation:

@@ -10,11 +10,13 @@ from sqlalchemy.orm import Session
 from manyicl_core.contract.progress import CheckpointSaved, Trained
 from manyicl_core.errors import NotFound
 from manyicl_core.ids import new_id
+from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.events import add_event
 from manyicl_core.store.jobs.parts import Part, checkpoint_model_id, first_step, model_id
 from manyicl_core.store.jobs.schemas import CheckpointMetrics, CheckpointObject, ManyiclCheckpoint
 from manyicl_core.store.jobs.service import get_job
 from manyicl_core.store.leases import Claim, hold
+from manyicl_core.store.models.weights import delete_unreferenced
 from manyicl_core.store.pages import Page, fetch_page
 from manyicl_core.store.tables import Checkpoint, Job, JobMetrics, Project
 
@@ -28,6 +30,19 @@ class Dropped:
 
     key: str
     files: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftBehind:
+    """What a job that ends badly leaves in the artifact store: files of checkpoints, and hashes of weights."""
+
+    dropped: Sequence[Dropped] = ()
+    hashes: frozenset[str] = frozenset()
+
+    def delete(self, store: ArtifactStore) -> None:
+        """Delete it, after the transaction that made it so; weights that others refer to stay."""
+        delete_dropped(store, self.dropped)
+        delete_unreferenced(store, set(self.hashes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +129,20 @@ def record_trained(session: Session, claim: Claim[Job], part: Part, message: Tra
     return dropped
 
 
-def forget_checkpoints(session: Session, job_id: str) -> tuple[list[Dropped], set[str]]:
-    """The job has failed or was cancelled; gives the objects and the hashes of weights it leaves behind."""
+def delete_dropped(store: ArtifactStore, dropped: Sequence[Dropped]) -> None:
+    """Delete objects, after the transaction that dropped their rows: no row ever points at nothing."""
+    for checkpoint in dropped:
+        for name in checkpoint.files:
+            store.delete(f"{checkpoint.key}/{name}")
+
+
+def forget_checkpoints(session: Session, job_id: str) -> LeftBehind:
+    """The job has failed or was cancelled; gives what is to be deleted now."""
     rows = session.scalars(select(Checkpoint).where(Checkpoint.job_id == job_id)).all()
     hashes = {row.weights_sha256 for row in rows}
     if start := session.get_one(Job, job_id).start_sha256:
         hashes.add(start)
-    return _drop(session, rows), hashes
+    return LeftBehind(_drop(session, rows), frozenset(hashes))
 
 
 def list_checkpoints(session: Session, project_id: str, job_id: str, after: str | None, limit: int) -> Page[Checkpoint]:

@@ -1,7 +1,5 @@
 """The files that a job leaves to download: its metrics, and its weights."""
 
-import csv
-import io
 import re
 import tempfile
 import zipfile
@@ -12,37 +10,17 @@ from sqlalchemy.orm import Session
 
 from manyicl_core.objects import ArtifactStore, weights_key
 from manyicl_core.store.files.service import create_result_file
+from manyicl_core.store.jobs.metrics import metrics_csv
 from manyicl_core.store.tables import Checkpoint, Job, JobMetrics
-
-_COLUMNS = [
-    "step",
-    "train_loss",
-    "train_mean_token_accuracy",
-    "valid_loss",
-    "valid_mean_token_accuracy",
-    "learning_rate",
-    "gradient_norm",
-    "tokens",
-    "answers",
-    "seconds",
-]
 
 
 def metrics_file(session: Session, store: ArtifactStore, job: Job) -> str:
-    """A CSV of numbers only, as tools that sync OpenAI jobs expect; gives the file's id.
-
-    A validation's columns are empty where it was not measured. A dedicated job's rows say by
-    ``task_number`` which task they belong to, in the order of the job's tasks, from 1.
-    """
+    """All steps as CSV; gives the file's id."""
     rows = session.scalars(select(JobMetrics.values).where(JobMetrics.job_id == job.id).order_by(JobMetrics.step))
-    columns = [*_COLUMNS, "task_number"] if job.options["objective"] == "dedicated" else _COLUMNS
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    text = metrics_csv(job, rows)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "metrics.csv"
-        path.write_text(text.getvalue(), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
         return create_result_file(session, store, job.project_id, path, f"{job.id}-metrics.csv").id
 
 

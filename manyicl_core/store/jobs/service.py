@@ -1,6 +1,7 @@
-"""Create, find and cancel jobs: what the api asks for."""
+"""Create and find jobs: what the api asks for."""
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from sqlalchemy import select
@@ -8,19 +9,19 @@ from sqlalchemy.orm import Session
 
 from manyicl_core.base_models.catalog import context_length
 from manyicl_core.base_models.tokenizer import load_encoder
-from manyicl_core.errors import Conflict, InvalidRequest, NotFound
+from manyicl_core.errors import InvalidRequest, NotFound
 from manyicl_core.ids import new_id
 from manyicl_core.method.dataset import InvalidDataset
 from manyicl_core.method.leaks import near_leaks
 from manyicl_core.method.task_building import check_fits
 from manyicl_core.method.tasks import Task
 from manyicl_core.objects import ArtifactStore
-from manyicl_core.store.events import add_event
-from manyicl_core.store.job_states import CANCELLED, FINAL, QUEUED, VALIDATING_FILES
+from manyicl_core.store.events import News, add_event, find_news
+from manyicl_core.store.job_states import QUEUED, VALIDATING_FILES
 from manyicl_core.store.jobs.options import CreateJob, resolved_hyperparameters
+from manyicl_core.store.jobs.schemas import event_object
 from manyicl_core.store.jobs.start import Start, find_start
 from manyicl_core.store.jobs.validation import validation_of
-from manyicl_core.store.leases import request_cancel
 from manyicl_core.store.pages import Page, fetch_page
 from manyicl_core.store.tables import Job, JobEvent
 from manyicl_core.store.tasks.datasets import store_dataset
@@ -147,10 +148,10 @@ def get_job(session: Session, project_id: str, job_id: str, param: str | None = 
 def list_jobs(
     session: Session, project_id: str, after: str | None, limit: int, metadata: dict[str, str] | None
 ) -> Page[Job]:
-    """A page of jobs, newest first; ``metadata`` keeps those that have all its pairs."""
+    """A page of jobs, newest first; ``metadata`` keeps those that have all its pairs, or, empty, none at all."""
     query = select(Job).where(Job.project_id == project_id)
     if metadata is not None:
-        query = query.where(Job.labels.contains(metadata))
+        query = query.where(Job.labels.contains(metadata) if metadata else Job.labels == {})
     cursor = None
     if after is not None:
         last = get_job(session, project_id, after, "after")
@@ -161,30 +162,23 @@ def list_jobs(
 def list_events(session: Session, project_id: str, job_id: str, after: str | None, limit: int) -> Page[JobEvent]:
     """A page of a job's events, newest first."""
     job = get_job(session, project_id, job_id)
+    cursor = None if after is None else (event_number(session, job.id, after),)
     query = select(JobEvent).where(JobEvent.job_id == job.id)
-    cursor = None
-    if after is not None:
-        number = session.scalar(select(JobEvent.number).where(JobEvent.id == after, JobEvent.job_id == job.id))
-        if number is None:
-            raise NotFound("event", after, "after")
-        cursor = (number,)
     return fetch_page(session, query, (JobEvent.number,), cursor, limit)
 
 
-def cancel_job(session: Session, project_id: str, job_id: str) -> Job:
-    """Cancel a waiting job at once, or ask a running one's worker to stop it.
+def event_number(session: Session, job_id: str, event_id: str) -> int:
+    """The place of a job's event among all events.
 
     Raises:
-        NotFound: the project has no such job.
-        Conflict: the job is over.
+        NotFound: the job has no such event.
     """
-    job = get_job(session, project_id, job_id)
-    done = request_cancel(session, job)
-    if done == "cancelled":
-        add_event(session, job.id, "info", "The job was cancelled before it started")
-    elif done == "asked":
-        add_event(session, job.id, "info", "Cancelling the job")
-    session.refresh(job)
-    if job.state in FINAL and job.state != CANCELLED:
-        raise Conflict(f"The job is over ({job.state}); only a waiting or running job can be cancelled", None)
-    return job
+    number = session.scalar(select(JobEvent.number).where(JobEvent.id == event_id, JobEvent.job_id == job_id))
+    if number is None:
+        raise NotFound("event", event_id, "after")
+    return number
+
+
+def job_news(session: Session, told: Mapping[str, int]) -> dict[str, News]:
+    """What is new in the stories of jobs, behind the events with the given numbers."""
+    return find_news(session, Job, JobEvent, JobEvent.job_id, event_object, told)

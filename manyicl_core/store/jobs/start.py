@@ -50,6 +50,12 @@ def find_start(session: Session, store: ArtifactStore, project_id: str, request:
         Unavailable: the base model is not on this machine.
     """
     model = served_model(session, project_id, request.model)
+    if model.shared:
+        raise InvalidRequest(
+            f"{request.model} belongs to another project, which lets this one call it, not train it; start from a "
+            "model of your own",
+            "model",
+        )
     folder = base_model_folder(model.base)
     if not is_pulled(folder):
         raise Unavailable(f"{model.base.id} is not on this machine yet; run `manyicl models pull`", "model")

@@ -1,15 +1,18 @@
 """Models as the OpenAI API shows them, with where they come from."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
+
+from manyicl_core.store.tables import ModelPermission
 
 
 class ModelObject(BaseModel):
     """OpenAI's ``Model``; ``root`` is the base model of a fine-tuned one, as in vLLM.
 
     ``parent`` is the model that shows a context's demonstrations, where this is a context.
-    ``task`` is the one task of a dedicated job's model; ``adaptation`` is ``lora`` or ``full``.
+    ``task`` is the one task of a dedicated job's model; ``adaptation`` is ``lora`` or ``full``. Of a
+    model that another project shares, neither its job nor its weights are told.
     """
 
     id: str
@@ -30,3 +33,35 @@ class ModelDeleted(BaseModel):
     id: str
     object: Literal["model"] = "model"
     deleted: Literal[True] = True
+
+
+class CreatePermissions(BaseModel):
+    """The body of ``POST /v1/fine_tuning/checkpoints/{model}/permissions``."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    project_ids: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=64)]], Field(min_length=1, max_length=100)
+    ]
+
+
+class PermissionObject(BaseModel):
+    """OpenAI's ``checkpoint.permission``: the project may call the model."""
+
+    id: str
+    object: Literal["checkpoint.permission"] = "checkpoint.permission"
+    created_at: int
+    project_id: str
+
+
+class PermissionDeleted(BaseModel):
+    """The answer to a deletion."""
+
+    id: str
+    object: Literal["checkpoint.permission"] = "checkpoint.permission"
+    deleted: Literal[True] = True
+
+
+def permission_object(row: ModelPermission) -> PermissionObject:
+    """A row as the API shows it."""
+    return PermissionObject(id=row.id, created_at=int(row.created_at.timestamp()), project_id=row.project_id)

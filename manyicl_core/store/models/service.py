@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, delete, or_, select
 from sqlalchemy.orm import Session
 
 from manyicl_core.base_models.catalog import BaseModelEntry, context_length, find_base_model, known_base_models
 from manyicl_core.errors import Conflict, InvalidRequest, NotFound
 from manyicl_core.method.encoding import ENCODER_VERSION, template_hash
 from manyicl_core.store.models.schemas import ModelObject
-from manyicl_core.store.tables import Checkpoint, Model
+from manyicl_core.store.tables import Checkpoint, Model, ModelPermission
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,7 @@ class ServedModel:
     """A model to answer with; a base model has neither weights of its own nor a dataset.
 
     ``trained_tokens`` is the length of the sequences it was trained on: contexts fill it by default.
+    A ``shared`` one belongs to another project, which lets this one call it; it shows no dataset.
     """
 
     base: BaseModelEntry
@@ -24,6 +25,7 @@ class ServedModel:
     weights_sha256: str | None
     dataset: str | None
     trained_tokens: int
+    shared: bool = False
 
 
 def base_model_object(entry: BaseModelEntry) -> ModelObject:
@@ -31,26 +33,28 @@ def base_model_object(entry: BaseModelEntry) -> ModelObject:
     return ModelObject(id=entry.id, created=entry.created, owned_by=entry.owner)
 
 
-def model_object(model: Model) -> ModelObject:
-    """A fine-tuned model as the API shows it."""
+def model_object(model: Model, project_id: str) -> ModelObject:
+    """A fine-tuned model as the API shows it to a project."""
+    own = model.project_id == project_id
     return ModelObject(
         id=model.id,
         created=int(model.created_at.timestamp()),
         owned_by=model.project_id,
         root=model.base_model,
-        job=model.job_id,
+        job=model.job_id if own else None,
         adaptation=model.adaptation,
         task=model.task,
-        weights_sha256=model.weights_sha256,
+        weights_sha256=model.weights_sha256 if own else None,
     )
 
 
 def list_models(session: Session, project_id: str) -> list[ModelObject]:
-    """Base models first, then the project's own, newest first."""
-    own = session.scalars(
-        select(Model).where(Model.project_id == project_id).order_by(Model.created_at.desc(), Model.id)
-    )
-    return [*map(base_model_object, known_base_models()), *map(model_object, own)]
+    """Base models first, then those that the project made or may call, newest first."""
+    models = session.scalars(select(Model).where(_callable(project_id)).order_by(Model.created_at.desc(), Model.id))
+    return [
+        *map(base_model_object, known_base_models()),
+        *(model_object(model, project_id) for model in models),
+    ]
 
 
 def get_model(session: Session, project_id: str, model_id: str) -> ModelObject:
@@ -61,7 +65,7 @@ def get_model(session: Session, project_id: str, model_id: str) -> ModelObject:
     """
     if entry := find_base_model(model_id):
         return base_model_object(entry)
-    return model_object(_own_model(session, project_id, model_id))
+    return model_object(_callable_model(session, project_id, model_id), project_id)
 
 
 def served_model(session: Session, project_id: str, model_id: str) -> ServedModel:
@@ -73,7 +77,7 @@ def served_model(session: Session, project_id: str, model_id: str) -> ServedMode
     """
     if entry := find_base_model(model_id):
         return ServedModel(entry, None, None, None, context_length(entry))
-    model = _own_model(session, project_id, model_id)
+    model = _callable_model(session, project_id, model_id)
     base = find_base_model(model.base_model)
     if base is None:
         raise NotFound("model", model.base_model, "model")
@@ -83,6 +87,9 @@ def served_model(session: Session, project_id: str, model_id: str) -> ServedMode
             f"{ENCODER_VERSION}; answers would be wrong. Train it again",
             "model",
         )
+    if model.project_id != project_id:
+        # The weights answer, and nothing else: the tasks that they were trained on are the owner's data.
+        return ServedModel(base, model.adaptation, model.weights_sha256, None, model.trained_tokens, shared=True)
     return ServedModel(base, model.adaptation, model.weights_sha256, model.dataset, model.trained_tokens)
 
 
@@ -95,7 +102,7 @@ def delete_model(session: Session, project_id: str, model_id: str) -> set[str]:
     """
     if find_base_model(model_id):
         raise InvalidRequest(f"{model_id!r} is a base model; only fine-tuned models can be deleted", "model")
-    model = _own_model(session, project_id, model_id)
+    model = own_model(session, project_id, model_id)
     hashes: set[str] = set()
     for table in (Model, Checkpoint):
         query = delete(table).where(table.job_id == model.job_id, table.task.is_not_distinct_from(model.task))
@@ -105,8 +112,26 @@ def delete_model(session: Session, project_id: str, model_id: str) -> set[str]:
     return hashes
 
 
-def _own_model(session: Session, project_id: str, model_id: str) -> Model:
+def own_model(session: Session, project_id: str, model_id: str) -> Model:
+    """A fine-tuned model that the project made.
+
+    Raises:
+        NotFound: there is none.
+    """
     model = session.scalar(select(Model).where(Model.id == model_id, Model.project_id == project_id))
     if model is None:
         raise NotFound("model", model_id, "model")
     return model
+
+
+def _callable_model(session: Session, project_id: str, model_id: str) -> Model:
+    model = session.scalar(select(Model).where(Model.id == model_id, _callable(project_id)))
+    if model is None:
+        raise NotFound("model", model_id, "model")
+    return model
+
+
+def _callable(project_id: str) -> ColumnElement[bool]:
+    """Whether a project made a model, or was given permission to call it."""
+    permitted = select(ModelPermission.model_id).where(ModelPermission.project_id == project_id)
+    return or_(Model.project_id == project_id, Model.id.in_(permitted))

@@ -13,9 +13,11 @@ from manyicl_core.store.tables.job_metrics import JobMetrics
 from manyicl_core.store.tables.jobs import Job
 from manyicl_core.store.tables.leased import Leased
 from manyicl_core.store.tables.measurements import Measurement
+from manyicl_core.store.tables.model_permissions import ModelPermission
 from manyicl_core.store.tables.models import Model
 from manyicl_core.store.tables.projects import Project
 from manyicl_core.store.tables.uploads import Upload, UploadPart
+from manyicl_core.store.tables.webhooks import WebhookDelivery, WebhookEndpoint
 
 __all__ = [
     "ApiKey",
@@ -36,8 +38,11 @@ __all__ = [
     "Leased",
     "Measurement",
     "Model",
+    "ModelPermission",
     "PlainText",
     "Project",
     "Upload",
     "UploadPart",
+    "WebhookDelivery",
+    "WebhookEndpoint",
 ]

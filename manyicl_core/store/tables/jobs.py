@@ -22,7 +22,9 @@ class Job(Leased):
     __tablename__ = "jobs"
     __table_args__ = (
         *state_checks(),
-        Index(None, "project_id", "created_at"),
+        # In the order of list pages, so that a page costs the same however many jobs there are.
+        Index(None, "project_id", "created_at", "id"),
+        Index(None, "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
         Index(None, "state", "lease_expires_at"),
     )
 

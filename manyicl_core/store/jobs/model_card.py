@@ -1,0 +1,126 @@
+"""A fine-tuned model's card: what it was trained on, how, and what its job measured."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from manyicl_core.base_models.catalog import find_base_model
+from manyicl_core.method.tasks import Task
+from manyicl_core.objects import ArtifactStore
+from manyicl_core.store.jobs.results import PairedResult, job_evaluation
+from manyicl_core.store.tables import Job, Model
+from manyicl_core.store.tasks.datasets import load_dataset
+
+_METHOD = "https://arxiv.org/abs/2506.11103"
+
+
+def model_card(session: Session, store: ArtifactStore, model: Model) -> str:
+    """The card as Markdown, with the metadata that model hubs read."""
+    job = session.get_one(Job, model.job_id)
+    tasks = load_dataset(store, model.dataset)
+    if model.task is not None:
+        tasks = [task for task in tasks if task.definition.name == model.task]
+    evaluation = job_evaluation(session, job.id)
+    results = evaluation.results if evaluation is not None else []
+    if model.task is not None:
+        results = [pair for pair in results if pair.tuned.task == model.task]
+    licence = _licence(model.base_model)
+    parts = [
+        _metadata(model, licence),
+        f"# {model.id}\n",
+        _summary(model, job, licence),
+        "## Data\n",
+        f"Training file `{job.training_file}`, validation file `{job.validation_file or 'none'}`, dataset SHA-256 "
+        f"`{model.dataset}`.\n",
+        _task_table(tasks),
+        "## Hyperparameters\n",
+        _table(["name", "value"], _hyperparameters(job)),
+        "## Results\n",
+        _results(model, results),
+        "## Use\n",
+        _use(model),
+    ]
+    return "\n".join(parts)
+
+
+def _metadata(model: Model, licence: str | None) -> str:
+    library = "peft" if model.adaptation == "lora" else "transformers"
+    lines = [f"base_model: {json.dumps(model.base_model)}", f"library_name: {library}", "tags: [manyicl]"]
+    if licence is not None:
+        lines.append(f"license: {licence}")
+    return "\n".join(["---", *lines, "---", ""])
+
+
+def _summary(model: Model, job: Job, licence: str | None) -> str:
+    kind = "LoRA adapter" if model.adaptation == "lora" else "full fine-tune"
+    what = f"A {kind} of `{model.base_model}`, trained with the objective `{job.options['objective']}` of [many-shot "
+    what += f"in-context fine-tuning]({_METHOD})"
+    if model.step is not None:
+        what += f"; the checkpoint of step {model.step}"
+    terms = f"`{licence}`" if licence else "not stated here; see the base model's own page"
+    return f"{what}. Job `{job.id}`, weights SHA-256 `{model.weights_sha256}`.\n\nLicence of the base model: {terms}.\n"
+
+
+def _task_table(tasks: Sequence[Task]) -> str:
+    rows = [
+        [
+            task.definition.name,
+            task.definition.role,
+            task.definition.metric,
+            len(task.demonstrations),
+            len(task.queries),
+        ]
+        for task in tasks
+    ]
+    return _table(["task", "role", "metric", "examples", "queries"], rows)
+
+
+def _hyperparameters(job: Job) -> list[tuple[str, Any]]:
+    shown = {key: value for key, value in job.options.items() if key not in ("evaluation", "adaptation")}
+    totals = {key: value for key, value in (job.plan or {}).items() if key != "tasks"}
+    values = {**job.hyperparameters, "seed": job.seed, **shown, **totals, "trained_tokens": job.trained_tokens}
+    return [(key, value if isinstance(value, str) else json.dumps(value)) for key, value in values.items()]
+
+
+def _results(model: Model, results: Sequence[PairedResult]) -> str:
+    if not results:
+        return "The job measured nothing: it had no validation file.\n"
+    rows = []
+    for pair in sorted(results, key=lambda pair: (pair.base.role != "train", pair.base.task, pair.base.k)):
+        base, tuned, difference = pair.base, pair.tuned, pair.difference
+        interval = f"{difference.difference:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]" if difference else ""
+        rows.append([base.task, base.role, base.k, base.metric, f"{base.value:.3f}", f"{tuned.value:.3f}", interval])
+    text = _table(["task", "role", "k", "metric", "base", "tuned", "difference (95 % interval)"], rows)
+    if model.step is not None:
+        text += "\nMeasured with the job's final weights, not with this checkpoint's.\n"
+    return text
+
+
+def _use(model: Model) -> str:
+    if model.adaptation == "lora":
+        load = f'PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{model.base_model}"), folder)'
+        imports = "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM"
+    else:
+        load, imports = "AutoModelForCausalLM.from_pretrained(folder)", "from transformers import AutoModelForCausalLM"
+    return (
+        f"```python\n{imports}\n\nmodel = {load}\n```\n\nThe prompt is an instruction and demonstrations, each "
+        "`Input: …`, line break, `Output: …`, line break, then the query; a line break ends the answer. Encoder "
+        f"version {model.encoder_version}, template hash `{model.template_hash}`.\n"
+    )
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines) + "\n"
+
+
+def _cell(value: object) -> str:
+    """Any text as one cell: a task's name may hold whatever its owner likes."""
+    return " ".join(str(value).split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+
+
+def _licence(base_model: str) -> str | None:
+    entry = find_base_model(base_model)
+    return None if entry is None else entry.licence

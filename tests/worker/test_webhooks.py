@@ -1,0 +1,161 @@
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+from openai import OpenAI
+from openai.types.webhooks import FineTuningJobFailedWebhookEvent
+from sqlalchemy import func, update
+
+from manyicl_core.store.jobs import recorder
+from manyicl_core.store.leases import claim_work
+from manyicl_core.store.session import transaction
+from manyicl_core.store.tables import Job, WebhookDelivery
+from manyicl_core.store.webhooks.outbox import BACK_OFF, claim_due
+from tests.jobs import create_job
+from tests.receiver import Receiver, receiving
+from worker.webhooks import deliver_due
+
+JOB_EVENTS: list[Any] = ["fine_tuning.job.succeeded", "fine_tuning.job.failed", "fine_tuning.job.cancelled"]
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as receiver_:
+        yield receiver_
+
+
+def fail(job_id: str) -> None:
+    with transaction() as session:
+        claim = claim_work(session, Job, job_id, 60)
+        assert claim is not None
+        recorder.record_failure(session, claim, "engine_error", "as a test wants it")
+
+
+def make_due(endpoint_id: str) -> None:
+    """Let the time of the next attempt come."""
+    with transaction() as session:
+        session.execute(
+            update(WebhookDelivery)
+            .where(WebhookDelivery.endpoint_id == endpoint_id, WebhookDelivery.next_attempt_at.is_not(None))
+            .values(next_attempt_at=func.now())
+        )
+
+
+def log(client: OpenAI, endpoint_id: str) -> list[dict[str, Any]]:
+    page: Any = client.get(f"/webhook_endpoints/{endpoint_id}/deliveries", cast_to=object)
+    entries: list[dict[str, Any]] = page["data"]
+    return entries
+
+
+def test_the_end_of_a_job_arrives_signed_and_again_until_it_is_taken(client: OpenAI, receiver: Receiver) -> None:
+    endpoint = client.webhooks.create(name="ci", url=receiver.url, event_types=JOB_EVENTS)
+    assert endpoint.signing_secret.startswith("whsec_")
+    job = create_job(client, evaluate=False)
+    fail(job.id)
+    receiver.statuses = [500]
+    deliver_due()
+    [entry] = log(client, endpoint.id)
+    assert (entry["status"], entry["attempts"], entry["response_status"]) == ("pending", 1, 500)
+    assert entry["next_attempt_at"] > entry["created_at"]
+    make_due(endpoint.id)
+    deliver_due()
+    [entry] = log(client, endpoint.id)
+    assert (entry["status"], entry["attempts"], entry["error"]) == ("delivered", 2, None)
+    make_due(endpoint.id)
+    deliver_due()
+    (first, body), (second, again) = receiver.received
+    assert first["webhook-id"] == second["webhook-id"] == entry["event_id"]
+    assert body == again
+    event = client.webhooks.unwrap(body, second, secret=endpoint.signing_secret)
+    assert isinstance(event, FineTuningJobFailedWebhookEvent)
+    assert event.data.id == job.id
+    with pytest.raises(openai.InvalidWebhookSignatureError):
+        client.webhooks.unwrap(body + b" ", second, secret=endpoint.signing_secret)
+
+
+def test_what_a_dead_sender_had_taken_is_sent_by_another(client: OpenAI, receiver: Receiver) -> None:
+    endpoint = client.webhooks.create(name="ci", url=receiver.url, event_types=JOB_EVENTS)
+    client.fine_tuning.jobs.cancel(create_job(client, evaluate=False).id)
+    with transaction() as session:
+        taken = [attempt.url for attempt in claim_due(session)]
+    assert receiver.url in taken
+    deliver_due()
+    assert receiver.received == [], "it was not due while the first sender might still have been at it"
+    make_due(endpoint.id)
+    deliver_due()
+    [(_, body)] = receiver.received
+    assert json.loads(body)["type"] == "fine_tuning.job.cancelled"
+
+
+def test_an_event_that_nobody_takes_is_given_up_in_the_end(client: OpenAI, receiver: Receiver) -> None:
+    endpoint = client.webhooks.create(name="ci", url=receiver.url, event_types=JOB_EVENTS)
+    client.fine_tuning.jobs.cancel(create_job(client, evaluate=False).id)
+    receiver.statuses = [503] * (len(BACK_OFF) + 1)
+    for _ in receiver.statuses[:]:
+        make_due(endpoint.id)
+        deliver_due()
+    [entry] = log(client, endpoint.id)
+    assert (entry["status"], entry["attempts"]) == ("failed", len(BACK_OFF) + 1)
+
+
+def test_only_what_was_asked_for_is_sent_and_nothing_of_a_change_that_was_undone(
+    client: OpenAI, receiver: Receiver
+) -> None:
+    endpoint = client.webhooks.create(name="ci", url=receiver.url, event_types=["fine_tuning.job.succeeded"])
+    job = create_job(client, evaluate=False)
+    fail(job.id)
+    assert log(client, endpoint.id) == []
+    client.webhooks.update(endpoint.id, event_types=JOB_EVENTS)
+    other = create_job(client, evaluate=False)
+    with transaction() as session:
+        claim = claim_work(session, Job, other.id, 60)
+        assert claim is not None
+        recorder.record_cancelled(session, claim)
+        session.rollback()
+    assert log(client, endpoint.id) == []
+
+
+def test_an_endpoint_is_kept_by_the_unmodified_client(client: OpenAI, receiver: Receiver) -> None:
+    assert set(JOB_EVENTS) < set(client.webhooks.event_types.list().data)
+    endpoint = client.webhooks.create(name="a", url=receiver.url, event_types=["batch.completed"])
+    assert client.webhooks.update(endpoint.id, name="b").name == "b"
+    kept = client.webhooks.retrieve(endpoint.id)
+    assert (kept.name, kept.event_types, kept.url) == ("b", ["batch.completed"], receiver.url)
+    assert kept.model_extra == {}, "the secret is told once"
+    assert [one.id for one in client.webhooks.list()] == [endpoint.id]
+
+    rotated = client.webhooks.rotate_secret(endpoint.id, keep_old_secret_active_for_24_hours=True)
+    assert rotated.signing_secret != endpoint.signing_secret
+    assert client.webhooks.test(endpoint.id, event_type="batch.completed").status_code == 200
+    [(headers, body)] = receiver.received
+    for secret in (endpoint.signing_secret, rotated.signing_secret):
+        assert client.webhooks.unwrap(body, headers, secret=secret).type == "batch.completed"
+
+    client.webhooks.rotate_secret(endpoint.id)
+    client.webhooks.test(endpoint.id, event_type="batch.failed")
+    headers, body = receiver.received[-1]
+    with pytest.raises(openai.InvalidWebhookSignatureError):
+        client.webhooks.unwrap(body, headers, secret=rotated.signing_secret)
+
+    assert client.webhooks.delete(endpoint.id).deleted
+    with pytest.raises(openai.NotFoundError):
+        client.webhooks.retrieve(endpoint.id)
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"url": "ftp://example.org"}, "url"),
+        ({"url": ""}, "url"),
+        ({"event_types": []}, "event_types"),
+        ({"event_types": ["video.completed"]}, "event_types.0"),
+        ({"name": ""}, "name"),
+    ],
+)
+def test_a_wrong_field_of_an_endpoint_is_named(client: OpenAI, changes: dict[str, Any], param: str) -> None:
+    body: dict[str, Any] = {"name": "a", "url": "https://example.org/hook", "event_types": ["batch.failed"]}
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.webhooks.create(**(body | changes))
+    assert refused.value.param == param
