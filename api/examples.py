@@ -70,5 +70,14 @@ EXAMPLES: dict[str, Any] = {
         "endpoint": "/v1/chat/completions",
         "completion_window": "24h",
     },
+    "create_webhook_endpoint": {
+        "name": "triage",
+        "url": "https://example.org/hooks",
+        "event_types": ["fine_tuning.job.succeeded", "fine_tuning.job.failed"],
+    },
+    "update_webhook_endpoint": {"event_types": ["fine_tuning.job.failed", "batch.failed"]},
+    "rotate_webhook_secret": {"keep_old_secret_active_for_24_hours": True},
+    "test_webhook_endpoint": {"event_type": "batch.failed"},
+    "create_permissions": {"project_ids": ["proj_other"]},
 }
 """By operation id."""

@@ -141,7 +141,11 @@ def resume_job(caller: WriterDep, job_id: str) -> JobObject:
     return job_object(job, evaluation)
 
 
-@router.get("/{job_id}/events", response_model=ListObject[EventObject])
+@router.get(
+    "/{job_id}/events",
+    response_model=ListObject[EventObject],
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
 def list_events(
     caller: ReaderDep,
     feed: JobFeedDep,
@@ -162,7 +166,11 @@ def list_events(
     return event_stream(feed, job.id, number)
 
 
-@router.get("/{job_id}/metrics", response_model=ListObject[MetricsObject])
+@router.get(
+    "/{job_id}/metrics",
+    response_model=ListObject[MetricsObject],
+    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
+)
 def list_job_metrics(
     caller: ReaderDep,
     job_id: str,

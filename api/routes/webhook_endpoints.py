@@ -4,7 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
+from sqlalchemy.orm import Session
 
+from api.creation import AnsweredBefore, OnceDep
 from api.dependencies import ReaderDep, WriterDep
 from api.routes.lists import ListObject, list_object
 from manyicl_core.errors import InvalidRequest
@@ -14,6 +16,7 @@ from manyicl_core.store.webhooks import service
 from manyicl_core.store.webhooks.outbox import Attempt
 from manyicl_core.store.webhooks.schemas import (
     EVENT_TYPES,
+    FIRST_SECRET,
     CreateWebhookEndpoint,
     DeliveryObject,
     RotateSecret,
@@ -26,7 +29,7 @@ from manyicl_core.store.webhooks.schemas import (
     WebhookTestResult,
     delivery_object,
     endpoint_object,
-    endpoint_with_secret,
+    with_secret,
 )
 from manyicl_core.webhook_post import post
 
@@ -36,20 +39,28 @@ _Limit = Annotated[int, Query(ge=1, le=100)]
 
 
 @router.get("/webhook_event_types")
-def list_event_types(caller: ReaderDep) -> WebhookEventTypes:
+def list_webhook_event_types(caller: ReaderDep) -> WebhookEventTypes:
     """The types of events that an endpoint can be sent."""
     return WebhookEventTypes(data=list(EVENT_TYPES))
 
 
 @router.post("/webhook_endpoints")
-def create_endpoint(caller: WriterDep, body: CreateWebhookEndpoint) -> WebhookEndpointWithSecret:
+def create_webhook_endpoint(caller: WriterDep, once: OnceDep, body: CreateWebhookEndpoint) -> WebhookEndpointWithSecret:
     """Send events to a URL from now on; the secret that signs them is told this once."""
-    with transaction() as session:
-        return endpoint_with_secret(service.create_endpoint(session, caller.project_id, body))
+
+    def create(session: Session) -> WebhookEndpointObject:
+        return endpoint_object(service.create_endpoint(session, caller.project_id, body))
+
+    try:
+        endpoint = once.create(body, create)
+    except AnsweredBefore as before:
+        # The kept answer lacks the secret, which no table holds.
+        endpoint = WebhookEndpointObject.model_validate_json(before.answer)
+    return with_secret(endpoint, FIRST_SECRET)
 
 
 @router.get("/webhook_endpoints")
-def list_endpoints(
+def list_webhook_endpoints(
     caller: ReaderDep, after: str | None = None, limit: _Limit = 20
 ) -> ListObject[WebhookEndpointObject]:
     """The project's endpoints, newest first."""
@@ -59,21 +70,21 @@ def list_endpoints(
 
 
 @router.get("/webhook_endpoints/{endpoint_id}")
-def retrieve_endpoint(caller: ReaderDep, endpoint_id: str) -> WebhookEndpointObject:
+def retrieve_webhook_endpoint(caller: ReaderDep, endpoint_id: str) -> WebhookEndpointObject:
     """One endpoint, without its secret."""
     with transaction() as session:
         return endpoint_object(service.get_endpoint(session, caller.project_id, endpoint_id))
 
 
 @router.post("/webhook_endpoints/{endpoint_id}")
-def update_endpoint(caller: WriterDep, endpoint_id: str, body: UpdateWebhookEndpoint) -> WebhookEndpointObject:
+def update_webhook_endpoint(caller: WriterDep, endpoint_id: str, body: UpdateWebhookEndpoint) -> WebhookEndpointObject:
     """Change an endpoint's name, URL or event types."""
     with transaction() as session:
         return endpoint_object(service.update_endpoint(session, caller.project_id, endpoint_id, body))
 
 
 @router.delete("/webhook_endpoints/{endpoint_id}")
-def delete_endpoint(caller: WriterDep, endpoint_id: str) -> WebhookEndpointDeleted:
+def delete_webhook_endpoint(caller: WriterDep, endpoint_id: str) -> WebhookEndpointDeleted:
     """Send nothing there any more, and forget what was sent."""
     with transaction() as session:
         service.delete_endpoint(session, caller.project_id, endpoint_id)
@@ -81,15 +92,18 @@ def delete_endpoint(caller: WriterDep, endpoint_id: str) -> WebhookEndpointDelet
 
 
 @router.post("/webhook_endpoints/{endpoint_id}/rotate_secret")
-def rotate_secret(caller: WriterDep, endpoint_id: str, body: RotateSecret | None = None) -> WebhookEndpointWithSecret:
+def rotate_webhook_secret(
+    caller: WriterDep, endpoint_id: str, body: RotateSecret | None = None
+) -> WebhookEndpointWithSecret:
     """Sign with a new secret, which is told this once."""
     keep_old = body is not None and body.keep_old_secret_active_for_24_hours
     with transaction() as session:
-        return endpoint_with_secret(service.rotate_secret(session, caller.project_id, endpoint_id, keep_old))
+        endpoint = service.rotate_secret(session, caller.project_id, endpoint_id, keep_old)
+    return with_secret(endpoint_object(endpoint), endpoint.secret_version)
 
 
 @router.post("/webhook_endpoints/{endpoint_id}/test")
-async def test_endpoint(caller: WriterDep, endpoint_id: str, body: SampleEvent) -> WebhookTestResult:
+async def test_webhook_endpoint(caller: WriterDep, endpoint_id: str, body: SampleEvent) -> WebhookTestResult:
     """Send a sample of an event now, once, and tell what the endpoint answered."""
 
     def sample() -> Attempt:
@@ -104,7 +118,7 @@ async def test_endpoint(caller: WriterDep, endpoint_id: str, body: SampleEvent) 
 
 
 @router.get("/webhook_endpoints/{endpoint_id}/deliveries")
-def list_deliveries(
+def list_webhook_deliveries(
     caller: ReaderDep, endpoint_id: str, after: str | None = None, limit: _Limit = 20
 ) -> ListObject[DeliveryObject]:
     """What was or is to be sent there, newest first; kept for 30 days."""

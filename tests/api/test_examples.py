@@ -10,7 +10,9 @@ from api.examples import EXAMPLES
 from manyicl_core.settings import DEFAULT_BASE_MODEL
 from tests.services import BASE_MODEL
 
-_FIRST = ("create_file", "create_upload", "create_upload_part")
+_FIRST = ("create_file", "create_upload", "create_upload_part", "create_webhook_endpoint")
+# These need somebody to receive it, and a model that a job made.
+_ELSEWHERE = ("test_webhook_endpoint", "create_permissions")
 _REQUEST = {
     "custom_id": "a",
     "method": "POST",
@@ -30,7 +32,9 @@ def test_every_example_of_the_documentation_runs(installation: str, api_key: str
     with httpx2.Client(headers={"authorization": f"Bearer {api_key}"}, timeout=60) as client:
 
         def send(name: str, example: dict[str, Any]) -> str:
-            url = installation.removesuffix("/v1") + paths[name].replace("{upload_id}", ids.get("{upload_id}", ""))
+            url = installation.removesuffix("/v1") + paths[name]
+            for placeholder in ("{upload_id}", "{endpoint_id}"):
+                url = url.replace(placeholder, ids.get(placeholder, ""))
             written = json.dumps(example)
             for placeholder, id_ in ids.items():
                 written = written.replace(placeholder, id_)
@@ -45,7 +49,8 @@ def test_every_example_of_the_documentation_runs(installation: str, api_key: str
         ids["file-queries"] = send("create_file", {**EXAMPLES["create_file"], "file": other})
         ids["file-requests"] = send("create_file", {"purpose": "batch", "file": json.dumps(_REQUEST)})
         ids["{upload_id}"] = send("create_upload", EXAMPLES["create_upload"])
+        ids["{endpoint_id}"] = send("create_webhook_endpoint", EXAMPLES["create_webhook_endpoint"])
         ids["part-first"] = send("create_upload_part", EXAMPLES["create_upload_part"])
         for name, example in EXAMPLES.items():
-            if name not in _FIRST:
+            if name not in _FIRST + _ELSEWHERE:
                 send(name, example)

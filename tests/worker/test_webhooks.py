@@ -144,6 +144,18 @@ def test_an_endpoint_is_kept_by_the_unmodified_client(client: OpenAI, receiver: 
         client.webhooks.retrieve(endpoint.id)
 
 
+def test_an_endpoint_is_made_once_however_often_the_request_comes(client: OpenAI) -> None:
+    headers = {"Idempotency-Key": "mine"}
+    made = [
+        client.webhooks.create(
+            name="a", url="https://example.org/", event_types=["batch.failed"], extra_headers=headers
+        )
+        for _ in range(2)
+    ]
+    assert made[0] == made[1]
+    assert len(client.webhooks.list().data) == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "param"),
     [

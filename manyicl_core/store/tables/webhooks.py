@@ -26,7 +26,7 @@ class WebhookEndpoint(Base):
     name: Mapped[str]
     url: Mapped[str]
     event_types: Mapped[list[str]] = mapped_column(JSONB)
-    secret_version: Mapped[int] = mapped_column(default=1)
+    secret_version: Mapped[int]
     old_secret_until: Mapped[datetime | None]
 
 

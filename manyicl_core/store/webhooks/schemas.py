@@ -19,6 +19,9 @@ EventType = Literal[
 ]
 EVENT_TYPES: tuple[str, ...] = get_args(EventType)
 
+FIRST_SECRET = 1
+"""The version of an endpoint's secret until it is rotated."""
+
 _Name = Annotated[str, Field(min_length=1, max_length=256)]
 _Url = Annotated[str, Field(min_length=1, max_length=2048)]
 _EventTypes = Annotated[list[EventType], Field(min_length=1, max_length=100)]
@@ -129,10 +132,9 @@ def endpoint_object(row: WebhookEndpoint) -> WebhookEndpointObject:
     )
 
 
-def endpoint_with_secret(row: WebhookEndpoint) -> WebhookEndpointWithSecret:
-    """A row with its secret."""
-    secret = signing_secret(row.id, row.secret_version)
-    return WebhookEndpointWithSecret(**endpoint_object(row).model_dump(), signing_secret=secret)
+def with_secret(endpoint: WebhookEndpointObject, version: int) -> WebhookEndpointWithSecret:
+    """An endpoint with its secret."""
+    return WebhookEndpointWithSecret(**endpoint.model_dump(), signing_secret=signing_secret(endpoint.id, version))
 
 
 def delivery_object(row: WebhookDelivery) -> DeliveryObject:

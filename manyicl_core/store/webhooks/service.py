@@ -11,7 +11,7 @@ from manyicl_core.settings import get_settings
 from manyicl_core.store.pages import Page, fetch_page
 from manyicl_core.store.tables import WebhookDelivery, WebhookEndpoint
 from manyicl_core.store.webhooks.outbox import Attempt, event_body, signed_attempt
-from manyicl_core.store.webhooks.schemas import CreateWebhookEndpoint, UpdateWebhookEndpoint
+from manyicl_core.store.webhooks.schemas import FIRST_SECRET, CreateWebhookEndpoint, UpdateWebhookEndpoint
 from manyicl_core.webhook_post import check_url
 
 MAX_ENDPOINTS = 20
@@ -34,6 +34,7 @@ def create_endpoint(session: Session, project_id: str, request: CreateWebhookEnd
         name=request.name,
         url=request.url,
         event_types=list(dict.fromkeys(request.event_types)),
+        secret_version=FIRST_SECRET,
     )
     session.add(endpoint)
     session.flush()
