@@ -5,12 +5,14 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from api.audit import AuditMiddleware
 from api.documentation import install_documentation, operation_id
 from api.errors import install_error_handlers
 from api.event_feed import EventFeed
 from api.middleware import BodyLimitMiddleware, JsonBodyMiddleware, RequestIdMiddleware
 from api.routes import (
     artifacts,
+    audit_logs,
     batches,
     chat,
     classifications,
@@ -22,6 +24,7 @@ from api.routes import (
     jobs,
     models,
     permissions,
+    projects,
     uploads,
     webhook_endpoints,
 )
@@ -45,11 +48,14 @@ _MODULES = (
     classifications,
     batches,
     webhook_endpoints,
+    projects,
+    audit_logs,
 )
 
 _MAX_BODY_BYTES = 8 << 20
 """Of what is not a file: it is held in memory."""
 
+_PREFIX = "/v1"
 _MULTIPART_OVERHEAD = 1 << 20
 
 
@@ -77,11 +83,12 @@ def create_app() -> FastAPI:
         form_limits={"max_files": 1, "max_fields": 8, "max_part_size": 1 << 16},
     )
     install_error_handlers(app)
-    app.include_router(files.router, prefix="/v1", max_body_size=settings.max_file_bytes + _MULTIPART_OVERHEAD)
+    app.include_router(files.router, prefix=_PREFIX, max_body_size=settings.max_file_bytes + _MULTIPART_OVERHEAD)
     for module in _MODULES:
-        app.include_router(module.router, prefix="/v1")
+        app.include_router(module.router, prefix=_PREFIX)
     app.include_router(health.router)
     install_documentation(app)
+    app.add_middleware(AuditMiddleware, prefix=_PREFIX)
     app.add_middleware(JsonBodyMiddleware)
     app.add_middleware(BodyLimitMiddleware, max_body_size=_MAX_BODY_BYTES)
     app.add_middleware(RequestIdMiddleware)

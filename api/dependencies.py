@@ -1,33 +1,35 @@
 """What routes need: who asks, and where artifacts lie."""
 
-from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 
+from api.audit import remember_writer
 from api.event_feed import EventFeed
 from manyicl_core.engines.client import EngineClient
-from manyicl_core.errors import Unauthorized
+from manyicl_core.errors import InsufficientScope, Unauthorized
 from manyicl_core.objects import ArtifactStore
-from manyicl_core.store.projects.service import authenticate
+from manyicl_core.store.projects.service import Caller, authenticate
 from manyicl_core.store.session import transaction
 
 _bearer = HTTPBearer(auto_error=False, description="A project's API key")
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """The project that a request's key belongs to."""
-
-    project_id: str
-
-
-def _caller(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Caller:
+def _caller(
+    request: Request,
+    demanded: SecurityScopes,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> Caller:
     if credentials is None:
         raise Unauthorized
     with transaction() as session:
-        return Caller(authenticate(session, credentials.credentials).id)
+        caller = authenticate(session, credentials.credentials)
+    for scope in demanded.scopes:
+        if scope not in caller.scopes:
+            raise InsufficientScope(scope)
+    remember_writer(request, caller, demanded.scopes)
+    return caller
 
 
 def _artifacts(request: Request) -> ArtifactStore:
@@ -54,9 +56,12 @@ def _evaluation_feed(request: Request) -> EventFeed:
     return feed
 
 
-ReaderDep = Annotated[Caller, Depends(_caller)]
-WriterDep = Annotated[Caller, Depends(_caller)]
-InferenceDep = Annotated[Caller, Depends(_caller)]
+# Every route demands one of these, and so does its entry in the OpenAPI document.
+ReaderDep = Annotated[Caller, Security(_caller, scopes=["read"])]
+WriterDep = Annotated[Caller, Security(_caller, scopes=["write"])]
+InferenceDep = Annotated[Caller, Security(_caller, scopes=["inference"])]
+AdminDep = Annotated[Caller, Security(_caller, scopes=["admin"])]
+OperatorDep = Annotated[Caller, Security(_caller, scopes=["operator"])]
 ArtifactsDep = Annotated[ArtifactStore, Depends(_artifacts)]
 JobFeedDep = Annotated[EventFeed, Depends(_job_feed)]
 EvaluationFeedDep = Annotated[EventFeed, Depends(_evaluation_feed)]

@@ -79,5 +79,10 @@ EXAMPLES: dict[str, Any] = {
     "rotate_webhook_secret": {"keep_old_secret_active_for_24_hours": True},
     "test_webhook_endpoint": {"event_type": "batch.failed"},
     "create_permissions": {"project_ids": ["proj_other"]},
+    "create_project": {"name": "support"},
+    "rename_project": {"name": "customer-support"},
+    "create_key": {"name": "nightly job", "scopes": ["read", "write"]},
+    "change_key": {"scopes": ["read"]},
+    "rotate_key": {"grace_seconds": 3600},
 }
 """By operation id."""

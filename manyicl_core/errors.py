@@ -46,6 +46,23 @@ class Unauthorized(UserError):
         )
 
 
+class Forbidden(UserError):
+    """A valid key that may not do this."""
+
+    status = 403
+    type = "permission_error"
+
+
+class InsufficientScope(Forbidden):
+    """The key lacks a scope."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(
+            f"This key lacks the scope {scope!r}; use a key that has it, or ask whoever manages your keys for one",
+            code="insufficient_scope",
+        )
+
+
 class NotFound(UserError):
     """Nothing of that id in the caller's project."""
 
@@ -54,6 +71,15 @@ class NotFound(UserError):
     def __init__(self, what: str, id_: str, param: str | None = None) -> None:
         code = "model_not_found" if what == "model" else None
         super().__init__(f"There is no {what} {id_!r} in this project", param, code)
+
+
+class ProjectNotFound(UserError):
+    """No project of that id that the caller may manage."""
+
+    status = 404
+
+    def __init__(self, id_: str, param: str | None = None) -> None:
+        super().__init__(f"There is no project {id_!r} that this key may manage", param)
 
 
 class Conflict(UserError):

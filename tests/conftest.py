@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import settings
 
 pytest_plugins = ["tests.services"]
@@ -10,6 +11,15 @@ pytest_plugins = ["tests.services"]
 # The same examples in every run, and no database of failures: a test fails for everybody or for nobody.
 settings.register_profile("manyicl", derandomize=True, deadline=None, max_examples=50, database=None)
 settings.load_profile("manyicl")
+
+# As in service: the default tracebacks draw every local variable, which takes seconds.
+structlog.configure(
+    processors=[
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 @pytest.fixture(scope="session")

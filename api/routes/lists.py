@@ -13,6 +13,8 @@ from manyicl_core.store.jobs.artifacts import ArtifactObject
 from manyicl_core.store.jobs.metrics import MetricsObject
 from manyicl_core.store.jobs.schemas import CheckpointObject, EventObject, JobObject
 from manyicl_core.store.models.schemas import ModelObject, PermissionObject
+from manyicl_core.store.projects.audit import AuditLogObject
+from manyicl_core.store.projects.schemas import KeyObject, ProjectObject
 from manyicl_core.store.uploads.schemas import PartObject, UploadObject
 from manyicl_core.store.webhooks.schemas import DeliveryObject, WebhookEndpointObject
 
@@ -34,6 +36,9 @@ Item = TypeVar(
     ArtifactObject,
     WebhookEndpointObject,
     DeliveryObject,
+    ProjectObject,
+    KeyObject,
+    AuditLogObject,
 )
 
 

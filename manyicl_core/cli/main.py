@@ -1,6 +1,5 @@
 """``manyicl``: start the service or one of its processes, plan jobs, pull models, make keys."""
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -8,29 +7,22 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
 from manyicl_core.base_models.catalog import known_base_models
 from manyicl_core.base_models.pull import PullFailed, pull_base_model
 from manyicl_core.child_process import engine_environment, passive_threads
+from manyicl_core.cli.connection import CONNECTION_FILE, ServiceFailed, find_service
+from manyicl_core.cli.keys import keys_app, projects_app
+from manyicl_core.cli.output import fail, out
 from manyicl_core.settings import MissingSetting, Settings, get_settings, required
 
 app = typer.Typer(name="manyicl", help="Many-shot in-context fine-tuning as a service.", no_args_is_help=True)
 models_app = typer.Typer(help="Base models.", no_args_is_help=True)
-keys_app = typer.Typer(help="API keys.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+app.add_typer(projects_app, name="projects")
 app.add_typer(keys_app, name="keys")
 
-_out = Console(highlight=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
-
 _PROCESS_SETTINGS = ("database_url", "broker_url", "storage_url", "engine_url", "secret_key")
-
-
-def _fail(message: str) -> NoReturn:
-    """One clear line, and a failing status."""
-    _err.print(f"manyicl: {message}", markup=False)
-    raise typer.Exit(1)
 
 
 @app.command()
@@ -42,33 +34,27 @@ def up(
     from manyicl_core.cli.up import CannotStart, run_service
 
     try:
-        run_service(data_dir, port, _out)
+        run_service(data_dir, port, out)
     except (CannotStart, PullFailed) as error:
-        _fail(str(error))
+        fail(str(error))
 
 
 @app.command()
 def plan(
     body: Annotated[Path, typer.Argument(help="JSON file with a job's body; its files may be local paths.")],
-    connection: Annotated[Path, typer.Option(help="Where `manyicl up` wrote the service's URL and key.")] = Path(
-        "manyicl-data/connection.json"
-    ),
+    connection: Annotated[
+        Path, typer.Option(help="Where `manyicl up` wrote the service's URL and key.")
+    ] = CONNECTION_FILE,
     base_url: Annotated[str | None, typer.Option(help="The service's URL.", envvar="OPENAI_BASE_URL")] = None,
     api_key: Annotated[str | None, typer.Option(help="Its API key.", envvar="OPENAI_API_KEY")] = None,
 ) -> None:
     """Show what a job would do and take, before it is queued."""
-    from manyicl_core.cli.plan import PlanFailed, print_plan, request_plan
+    from manyicl_core.cli.plan import print_plan, request_plan
 
-    if not (base_url and api_key):
-        try:
-            known = json.loads(connection.read_text(encoding="utf-8"))
-            base_url, api_key = known["base_url"], known["api_key"]
-        except (OSError, ValueError, KeyError):
-            _fail(f"{connection} does not tell where the service is; start `manyicl up`, or give --connection")
     try:
-        print_plan(request_plan(body, base_url, api_key), _out)
-    except PlanFailed as error:
-        _fail(str(error))
+        print_plan(request_plan(body, *find_service(connection, base_url, api_key)), out)
+    except ServiceFailed as error:
+        fail(str(error))
 
 
 @app.command()
@@ -131,30 +117,34 @@ def migrate() -> None:
     from manyicl_core.store.migrate import migrate as apply
 
     apply(required(settings, "database_url"))
-    _out.print("the database is up to date")
+    out.print("the database is up to date")
 
 
 @models_app.command("pull")
 def models_pull() -> None:
     """Get the base model's files, once, from the first source that answers."""
     try:
-        pull_base_model(known_base_models()[0], _out.print)
+        pull_base_model(known_base_models()[0], out.print)
     except PullFailed as error:
-        _fail(str(error))
+        fail(str(error))
 
 
-@keys_app.command("create")
-def keys_create(
-    project: Annotated[str, typer.Option(help="The project that the key opens; made if need be.")] = "default",
+@keys_app.command("bootstrap")
+def keys_bootstrap(
+    project: Annotated[str, typer.Option(help="The project that the key belongs to; made if need be.")] = "default",
 ) -> None:
-    """Make an API key and print it, once."""
+    """Make a key with every scope straight in the database, and print it, once.
+
+    It is the first key of an installation: all other keys are made with it over the API.
+    """
     _settings("database_url", "secret_key")
+    from manyicl_core.store.projects.schemas import SCOPES
     from manyicl_core.store.projects.service import create_key, get_or_create_project
     from manyicl_core.store.session import transaction
 
     with transaction() as session:
-        secret = create_key(session, get_or_create_project(session, project))
-    _out.print(secret, markup=False)
+        secret = create_key(session, get_or_create_project(session, project), SCOPES)
+    out.print(secret, markup=False)
 
 
 def _settings(*needed: str) -> Settings:
@@ -163,7 +153,7 @@ def _settings(*needed: str) -> Settings:
         for name in needed:
             required(settings, name)
     except MissingSetting as error:
-        _fail(str(error))
+        fail(str(error))
     return settings
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from manyicl_core.cli.connection import ServiceFailed, answer_of, open_client
 from manyicl_core.store.jobs.plan_schemas import EstimateObject, PlannedSequence, PlanObject
 
 # The service counts, and waits for a worker to measure how fast it trains.
@@ -23,7 +24,7 @@ _SHOWN_WARNINGS = 20
 _VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {0x7F: 0x2421, 0x9B: 0x241B}
 
 
-class PlanFailed(RuntimeError):
+class PlanFailed(ServiceFailed):
     """Why there is no plan, and what to do."""
 
 
@@ -34,16 +35,16 @@ def request_plan(body_file: Path, base_url: str, api_key: str) -> PlanObject:
     are uploaded for the plan, and deleted after it.
 
     Raises:
-        PlanFailed: a file cannot be read, or the service refuses or does not answer.
+        PlanFailed: a file cannot be read, or the service does not answer.
+        ServiceFailed: the service refuses.
     """
     body = _read_body(body_file)
-    headers = {"Authorization": f"Bearer {api_key}"}
     try:
-        with httpx2.Client(base_url=base_url, headers=headers, timeout=_SECONDS) as client, ExitStack() as uploads:
+        with open_client(base_url, api_key, _SECONDS) as client, ExitStack() as uploads:
             for field in ("training_file", "validation_file"):
                 if isinstance(name := body.get(field), str) and not name.startswith("file-"):
                     body[field] = uploads.enter_context(_uploaded(client, body_file.parent / name, field))
-            return PlanObject.model_validate(_answer(client.post("fine_tuning/jobs/plan", json=body)))
+            return PlanObject.model_validate(answer_of(client.post("fine_tuning/jobs/plan", json=body)))
     except httpx2.HTTPError as error:
         raise PlanFailed(f"{base_url} does not answer ({error}); is the service running?") from error
 
@@ -70,23 +71,11 @@ def _uploaded(client: httpx2.Client, path: Path, field: str) -> Iterator[str]:
             f"{field}: {path}: {error.strerror}; name a file relative to the body, or the id of an uploaded one"
         ) from error
     sent = client.post("files", data={"purpose": "fine-tune"}, files={"file": (path.name, content)})
-    file_id = _answer(sent)["id"]
+    file_id = answer_of(sent)["id"]
     try:
         yield file_id
     finally:
         client.delete(f"files/{file_id}")
-
-
-def _answer(response: httpx2.Response) -> dict[str, Any]:
-    try:
-        answer = response.json()
-    except ValueError:
-        answer = None
-    if response.is_success and isinstance(answer, dict):
-        return answer
-    if isinstance(answer, dict) and "error" in answer:
-        raise PlanFailed(str(answer["error"]["message"]))
-    raise PlanFailed(f"{response.url} answered with status {response.status_code}; is it a ManyICL service?")
 
 
 def print_plan(plan: PlanObject, console: Console) -> None:

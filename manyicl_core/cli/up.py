@@ -27,6 +27,7 @@ from manyicl_core.errors import Unauthorized
 from manyicl_core.settings import get_settings
 from manyicl_core.store.hints import HOSTING_WORKER, get_celery
 from manyicl_core.store.migrate import migrate
+from manyicl_core.store.projects.schemas import SCOPES
 from manyicl_core.store.projects.service import authenticate, create_key, get_or_create_project
 from manyicl_core.store.session import transaction
 
@@ -181,16 +182,17 @@ class ServiceRun:
             return spawn(arguments, dict(os.environ), output, output)
 
     def _api_key(self) -> str:
-        """The key of an earlier start, if it still holds, or a new one."""
+        """The key of an earlier start, if it still opens everything, or a new one."""
         try:
             key = json.loads((self._folder / "connection.json").read_text(encoding="utf-8"))["api_key"]
             with transaction() as session:
-                authenticate(session, key)
+                if authenticate(session, key).scopes.issuperset(SCOPES):
+                    assert isinstance(key, str)
+                    return key
         except (OSError, ValueError, KeyError, Unauthorized, SQLAlchemyError):
-            with transaction() as session:
-                key = create_key(session, get_or_create_project(session, "default"))
-        assert isinstance(key, str)
-        return key
+            pass  # an earlier start did not come so far, or its key holds no longer
+        with transaction() as session:
+            return create_key(session, get_or_create_project(session, "default"), SCOPES)
 
     def _tell(self, key: str) -> None:
         base_url = f"http://{_HOST}:{self._port}/v1"

@@ -1,18 +1,31 @@
-"""Make projects and keys, and find the project of a key."""
+"""Make projects and keys, and find out what a key may do."""
 
 import hashlib
 import hmac
 import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from manyicl_core.errors import Unauthorized
 from manyicl_core.ids import new_id
 from manyicl_core.settings import get_settings, required
+from manyicl_core.store.projects.schemas import DEFAULT_SCOPES, IssuedKey, in_order
 from manyicl_core.store.tables import ApiKey, Project
 
 _PREFIX = "sk-manyicl-"
+_SHOWN_CHARACTERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: a key, the project that it belongs to, and what it may do."""
+
+    project_id: str
+    key_id: str
+    scopes: frozenset[str]
 
 
 def get_or_create_project(session: Session, name: str) -> Project:
@@ -25,28 +38,45 @@ def get_or_create_project(session: Session, name: str) -> Project:
     return project
 
 
-def create_key(session: Session, project: Project) -> str:
-    """A new key of ``project``: 256 random bits, returned once and never stored."""
+def create_key(session: Session, project: Project, scopes: Iterable[str] = DEFAULT_SCOPES) -> str:
+    """The secret of a new key of ``project``."""
+    return issue_key(session, project.id, "default", scopes).secret
+
+
+def issue_key(session: Session, project_id: str, name: str, scopes: Iterable[str]) -> IssuedKey:
+    """A new key: 256 random bits, returned once and stored as a hash only."""
     secret = _PREFIX + secrets.token_urlsafe(32)
-    session.add(ApiKey(id=new_id("key_"), project_id=project.id, hash=_hash(secret)))
+    key = ApiKey(
+        id=new_id("key_"),
+        project_id=project_id,
+        name=name,
+        hash=_hash(secret),
+        redacted=f"{_PREFIX}…{secret[-_SHOWN_CHARACTERS:]}",
+        scopes=in_order(scopes),
+    )
+    session.add(key)
     session.flush()
-    return secret
+    return IssuedKey(key, secret)
 
 
-def authenticate(session: Session, secret: str) -> Project:
-    """The project that a key belongs to.
+def authenticate(session: Session, secret: str) -> Caller:
+    """Who holds this key.
 
     Raises:
-        Unauthorized: there is no such key, or it is revoked.
+        Unauthorized: there is no such key, it is revoked, or its project is archived.
     """
-    project = session.scalar(
-        select(Project)
-        .join(ApiKey, ApiKey.project_id == Project.id)
-        .where(ApiKey.hash == _hash(secret), ApiKey.revoked_at.is_(None))
-    )
-    if project is None:
+    found = session.execute(
+        select(ApiKey.project_id, ApiKey.id, ApiKey.scopes)
+        .join(Project, Project.id == ApiKey.project_id)
+        .where(
+            ApiKey.hash == _hash(secret),
+            or_(ApiKey.revoked_at.is_(None), ApiKey.revoked_at > func.now()),
+            Project.archived_at.is_(None),
+        )
+    ).one_or_none()
+    if found is None:
         raise Unauthorized
-    return project
+    return Caller(found.project_id, found.id, frozenset(found.scopes))
 
 
 def _hash(secret: str) -> str:

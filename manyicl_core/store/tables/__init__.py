@@ -1,6 +1,7 @@
 """The database's tables; importing this package registers all of them."""
 
 from manyicl_core.store.tables.api_keys import ApiKey
+from manyicl_core.store.tables.audit_logs import AuditLog
 from manyicl_core.store.tables.base import Base
 from manyicl_core.store.tables.batches import Batch, BatchChunk
 from manyicl_core.store.tables.checkpoints import Checkpoint
@@ -21,6 +22,7 @@ from manyicl_core.store.tables.webhooks import WebhookDelivery, WebhookEndpoint
 
 __all__ = [
     "ApiKey",
+    "AuditLog",
     "Base",
     "Batch",
     "BatchChunk",
