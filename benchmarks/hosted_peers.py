@@ -91,9 +91,7 @@ def started(folder: Path, running: contextlib.ExitStack) -> Iterator[Side]:
     def query(name: str) -> Callable[[], bytes]:
         return lambda: servers.body(name, tokens + random_tokens(random_, QUERY_TOKENS))
 
-    llama = running.enter_context(
-        servers.llama_cpp(folder, model, threads, max(CLIENTS), CONTEXT_TOKENS + QUERY_TOKENS)
-    )
+    llama = running.enter_context(servers.llama_cpp(folder, model, threads, max(CLIENTS), tokens))
     llama.stop_time()
     yield Side("llama_cpp", llama.url, query("model"), "ours", 4, llama)
     vllm = running.enter_context(servers.vllm(folder, model, {"lora": folder / "adapter-0"}))
@@ -107,7 +105,9 @@ def started(folder: Path, running: contextlib.ExitStack) -> Iterator[Side]:
     yield Side(
         "transformers_serve",
         transformers.url,
-        lambda: servers.body(str(model), start + tokenizer.decode(random_tokens(random_, QUERY_TOKENS))),
+        lambda: servers.body(
+            str(model), start + tokenizer.decode(random_tokens(random_, QUERY_TOKENS)), ignore_eos=False
+        ),
         "ours",
         1,
         transformers,

