@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.hosted_peers --json FILE [--quick]``. Same weights in bfloat16, a context of 2k
 tokens, queries of 30 tokens and answers of 5, from 1, 8 and 32 clients that ask one query after the
-other. Every server has its own cache of prompts on and has met the context before; while one has its
-turn the others stand still. ``over_peers`` holds queries a second of ours over the peer's, medians
+other. Every server has its own cache of prompts on and has met the context before; while ours has its
+turn the peer stands still. ``over_peers`` holds queries a second of ours over the peer's, medians
 over the rounds: llama.cpp (a slot a client), vLLM for CPUs on the base model and with a LoRA adapter,
 and ``transformers serve``, which takes texts only. The first run builds llama.cpp and three environments.
 """
@@ -47,14 +47,20 @@ Rates = dict[str, dict[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One server, how a new query to it reads, and the side of ours that it is compared with."""
+    """One model of a server, and how a new query to it reads."""
 
     name: str
     url: str
     query: Callable[[], bytes]
-    ours: str
-    queries_a_client: int
-    server: Server | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A running peer, and its sides by the sides of ours that they are compared with."""
+
+    server: Server
+    sides: dict[str, Side]
+    queries_a_client: int = 4
 
 
 def main() -> int:
@@ -63,106 +69,123 @@ def main() -> int:
     parser.add_argument("--json", type=Path, required=True, help="where the figures go")
     parser.add_argument("--quick", action="store_true", help="one round")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as running:
-        sides = list(started(Path(name), running))
-        for side in sides:
-            warm_up(side)
-        rounds = [measure(sides) for _ in range(1 if arguments.quick else 3)]
-    result = summary(sides, rounds)
+    count = 1 if arguments.quick else 3
+    random_ = random.Random(0)
+    tokens = random_tokens(random_, CONTEXT_TOKENS)
+    rounds: dict[str, list[Rates]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        [adapter] = random_adapters(folder, 1)
+        with running_engine(folder) as url:
+            ours = {
+                side: _our_side(side, url, Context(model, tokens), random_)
+                for side, model in {"ours": get_settings().base_model, "ours_lora": adapter}.items()
+            }
+            for side in ours.values():
+                warm_up(side, CLIENTS)
+            for start in (llama_cpp, vllm, transformers_serve):
+                with start(folder, tokens, random_) as peer:
+                    rounds[start.__name__] = measure(ours, peer, count)
+    result = summary(rounds)
     table = Table("side", *(f"{clients} clients" for clients in CLIENTS), title="milliseconds a query")
-    for side in sides:
-        table.add_row(side.name, *(f"{value:.1f}" for value in result["milliseconds_a_query"][side.name].values()))
+    for side, figures in result["milliseconds_a_query"].items():
+        table.add_row(side, *(f"{value:.1f}" for value in figures.values()))
     Console().print(table, result["over_peers"])
     arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return 0
 
 
-def started(folder: Path, running: contextlib.ExitStack) -> Iterator[Side]:
-    """Every side, one server after the other; they stand still until their turn."""
-    model, threads = model_folder(), get_settings().threads
-    random_ = random.Random(0)
-    tokens = random_tokens(random_, CONTEXT_TOKENS)
-    [adapter] = random_adapters(folder, 1)
-    url = running.enter_context(running_engine(folder))
-    for name, tuned in {"ours": get_settings().base_model, "ours_lora": adapter}.items():
-        context = Context(tuned, tokens)
-        yield Side(name, url, lambda context=context: context.query(random_), name, 4)  # type: ignore[misc]
-
-    def query(name: str) -> Callable[[], bytes]:
-        return lambda: servers.body(name, tokens + random_tokens(random_, QUERY_TOKENS))
-
-    llama = running.enter_context(servers.llama_cpp(folder, model, threads, max(CLIENTS), tokens))
-    llama.stop_time()
-    yield Side("llama_cpp", llama.url, query("model"), "ours", 4, llama)
-    vllm = running.enter_context(servers.vllm(folder, model, {"lora": folder / "adapter-0"}))
-    vllm.stop_time()
-    yield Side("vllm", vllm.url, query("base"), "ours", 4, vllm)
-    yield Side("vllm_lora", vllm.url, query("lora"), "ours_lora", 4, vllm)
-    transformers = running.enter_context(servers.transformers_serve(folder, model, threads))
-    transformers.stop_time()
-    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
-    start = tokenizer.decode(tokens)
-    yield Side(
-        "transformers_serve",
-        transformers.url,
-        lambda: servers.body(
-            str(model), start + tokenizer.decode(random_tokens(random_, QUERY_TOKENS)), ignore_eos=False
-        ),
-        "ours",
-        1,
-        transformers,
-    )
+def _our_side(name: str, url: str, context: Context, random_: random.Random) -> Side:
+    return Side(name, url, lambda: context.query(random_))
 
 
-def warm_up(side: Side) -> None:
-    """Let a server meet the context, and every number of clients."""
-    with turn(side):
-        for clients in (1, *CLIENTS):
-            closed_loop(side.url, [[side.query()]] * clients)
-
-
-def measure(sides: list[Side]) -> Rates:
-    """One round: all sides, at each number of clients in turns."""
-    rates: Rates = {side.name: {} for side in sides}
-    for clients in CLIENTS:
-        for side in sides:
-            with turn(side):
-                queries = side.queries_a_client * (3 if clients == 1 else 1)
-                calls = closed_loop(side.url, [[side.query() for _ in range(queries)] for _ in range(clients)])
-                rates[side.name][str(clients)] = rate(calls)
-    return rates
+def _side(name: str, server: Server, model: str, tokens: list[int], random_: random.Random) -> Side:
+    return Side(name, server.url, lambda: servers.body(model, tokens + random_tokens(random_, QUERY_TOKENS)))
 
 
 @contextlib.contextmanager
-def turn(side: Side) -> Iterator[None]:
-    """Only this side's server runs; ours sleeps while nobody asks."""
-    if side.server is not None:
-        side.server.go_on()
-    yield
-    if side.server is not None:
-        side.server.stop_time()
+def llama_cpp(folder: Path, tokens: list[int], random_: random.Random) -> Iterator[Peer]:
+    """A slot a client, each with the context."""
+    with servers.llama_cpp(folder, model_folder(), get_settings().threads, max(CLIENTS), tokens) as server:
+        yield Peer(server, {"ours": _side("llama_cpp", server, "model", tokens, random_)})
 
 
-def summary(sides: list[Side], rounds: list[Rates]) -> dict[str, Any]:
-    """Medians over the rounds."""
-    counts = [str(clients) for clients in CLIENTS]
-    return {
-        "over_peers": {
-            side.name: {
-                count: round(statistics.median(one[side.ours][count] / one[side.name][count] for one in rounds), 2)
-                for count in counts
+@contextlib.contextmanager
+def vllm(folder: Path, tokens: list[int], random_: random.Random) -> Iterator[Peer]:
+    """The base model, and an adapter."""
+    with servers.vllm(folder, model_folder(), {"lora": folder / "adapter-0"}) as server:
+        base = _side("vllm", server, "base", tokens, random_)
+        yield Peer(server, {"ours": base, "ours_lora": _side("vllm_lora", server, "lora", tokens, random_)})
+
+
+@contextlib.contextmanager
+def transformers_serve(folder: Path, tokens: list[int], random_: random.Random) -> Iterator[Peer]:
+    """Takes texts, which are a little longer when they are read again."""
+    model = model_folder()
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    start = tokenizer.decode(tokens)
+
+    def query() -> bytes:
+        text = start + tokenizer.decode(random_tokens(random_, QUERY_TOKENS))
+        return servers.body(str(model), text, ignore_eos=False)
+
+    with servers.transformers_serve(folder, model, get_settings().threads) as server:
+        yield Peer(server, {"ours": Side("transformers_serve", server.url, query)}, queries_a_client=1)
+
+
+def warm_up(side: Side, clients: tuple[int, ...]) -> None:
+    """Let a server meet the context, and numbers of clients."""
+    for count in (1, *clients):
+        closed_loop(side.url, [[side.query()]] * count)
+
+
+def measure(ours: dict[str, Side], peer: Peer, count: int) -> list[Rates]:
+    """Rounds of both sides in turns, at each number of clients; ours sleeps while nobody asks."""
+    try:
+        for side in peer.sides.values():
+            # One that takes minutes for many clients meets them in its round only.
+            warm_up(side, CLIENTS if peer.queries_a_client > 1 else ())
+        peer.server.stop_time()
+        return [_round(ours, peer) for _ in range(count)]
+    except Exception as error:
+        error.add_note(peer.server.log.read_text(encoding="utf-8")[-4000:])
+        raise
+
+
+def _round(ours: dict[str, Side], peer: Peer) -> Rates:
+    rates: Rates = {}
+    for clients in CLIENTS:
+        for name, theirs in peer.sides.items():
+            rates.setdefault(name, {})[str(clients)] = _rate(ours[name], clients, 4)
+            peer.server.go_on()
+            rates.setdefault(theirs.name, {})[str(clients)] = _rate(theirs, clients, peer.queries_a_client)
+            peer.server.stop_time()
+    return rates
+
+
+def _rate(side: Side, clients: int, queries_a_client: int) -> float:
+    queries = queries_a_client * (3 if clients == 1 else 1)
+    return rate(closed_loop(side.url, [[side.query() for _ in range(queries)] for _ in range(clients)]))
+
+
+def summary(rounds: dict[str, list[Rates]]) -> dict[str, Any]:
+    """Medians over the rounds; a peer's model with an adapter is compared with ours with one."""
+    over_peers: dict[str, dict[str, float]] = {}
+    milliseconds: dict[str, dict[str, float]] = {}
+    for peer, rates in rounds.items():
+        for side in rates[0]:
+            ours = side.startswith("ours")
+            name = f"{side} beside {peer}" if ours else side
+            milliseconds[name] = {
+                count: round(1000 / statistics.median(one[side][count] for one in rates), 1) for count in rates[0][side]
             }
-            for side in sides
-            if side.name != side.ours
-        },
-        "milliseconds_a_query": {
-            side.name: {
-                count: round(1000 / statistics.median(one[side.name][count] for one in rounds), 1) for count in counts
-            }
-            for side in sides
-        },
-        "rounds": rounds,
-    }
+            if not ours:
+                beside = "ours_lora" if side.endswith("_lora") else "ours"
+                over_peers[side] = {
+                    count: round(statistics.median(one[beside][count] / one[side][count] for one in rates), 2)
+                    for count in rates[0][side]
+                }
+    return {"over_peers": over_peers, "milliseconds_a_query": milliseconds, "rounds": rounds}
 
 
 if __name__ == "__main__":
