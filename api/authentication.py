@@ -7,9 +7,10 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.errors import database_away, refusal
+from api.known_keys import KNOWN_KEYS
 from manyicl_core.errors import Unauthorized, UserError
 from manyicl_core.store.projects.service import Caller, authenticate
-from manyicl_core.store.session import transaction
+from manyicl_core.store.session import reading
 
 
 class AuthenticationMiddleware:
@@ -30,7 +31,9 @@ class AuthenticationMiddleware:
             try:
                 if scheme.lower() != "bearer":
                     raise Unauthorized
-                scope.setdefault("state", {})["caller"] = await run_in_threadpool(_authenticated, secret)
+                scope.setdefault("state", {})["caller"] = KNOWN_KEYS.find(secret) or await run_in_threadpool(
+                    _authenticated, secret
+                )
             except UserError as error:
                 await refusal(error)(scope, receive, send)
                 return
@@ -41,5 +44,7 @@ class AuthenticationMiddleware:
 
 
 def _authenticated(secret: str) -> Caller:
-    with transaction() as session:
-        return authenticate(session, secret)
+    with reading() as session:
+        caller = authenticate(session, secret)
+    KNOWN_KEYS.remember(secret, caller)
+    return caller
