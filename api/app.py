@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from api.audit import AuditMiddleware
+from api.authentication import AuthenticationMiddleware
 from api.documentation import install_documentation, operation_id
 from api.errors import install_error_handlers
 from api.event_feed import EventFeed
@@ -90,6 +91,7 @@ def create_app() -> FastAPI:
     install_documentation(app)
     app.add_middleware(AuditMiddleware, prefix=_PREFIX)
     app.add_middleware(JsonBodyMiddleware)
+    app.add_middleware(AuthenticationMiddleware, prefix=_PREFIX)
     app.add_middleware(BodyLimitMiddleware, max_body_size=_MAX_BODY_BYTES)
     app.add_middleware(RequestIdMiddleware)
     return app

@@ -8,23 +8,21 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityS
 from api.audit import remember_writer
 from api.event_feed import EventFeed
 from manyicl_core.engines.client import EngineClient
-from manyicl_core.errors import InsufficientScope, Unauthorized
+from manyicl_core.errors import InsufficientScope
 from manyicl_core.objects import ArtifactStore
-from manyicl_core.store.projects.service import Caller, authenticate
-from manyicl_core.store.session import transaction
+from manyicl_core.store.projects.service import Caller
 
 _bearer = HTTPBearer(auto_error=False, description="A project's API key")
 
 
-def _caller(
+async def _caller(
     request: Request,
     demanded: SecurityScopes,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    # For the OpenAPI document; the key was looked at before the body was read.
+    _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> Caller:
-    if credentials is None:
-        raise Unauthorized
-    with transaction() as session:
-        caller = authenticate(session, credentials.credentials)
+    caller = request.state.caller
+    assert isinstance(caller, Caller)
     for scope in demanded.scopes:
         if scope not in caller.scopes:
             raise InsufficientScope(scope)

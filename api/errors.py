@@ -122,9 +122,14 @@ def too_large(scope: Scope) -> TooLarge:
     return TooLarge(f"The body is larger than {scope[MAX_BODY_SIZE_SCOPE_KEY]} bytes; send less at once")
 
 
-def _database_away(request: Request, error: Exception) -> JSONResponse:
+def _database_away(_: Request, error: Exception) -> JSONResponse:
+    return database_away(error)
+
+
+def database_away(error: Exception) -> JSONResponse:
+    """The answer while the database restarts."""
     _log.warning("database_away", reason=str(error).splitlines()[0])
-    return _user_error(request, Unavailable("The database does not answer; try again in a moment"))
+    return refusal(Unavailable("The database does not answer; try again in a moment"))
 
 
 def _answered_before(_: Request, error: Exception) -> Response:

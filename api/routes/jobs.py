@@ -23,7 +23,7 @@ from manyicl_core.store.jobs.plan_schemas import PlanObject
 from manyicl_core.store.jobs.planning import JobPlan
 from manyicl_core.store.jobs.results import job_evaluation, job_evaluations
 from manyicl_core.store.jobs.schemas import CheckpointObject, EventObject, JobObject, event_object, job_object
-from manyicl_core.store.session import transaction
+from manyicl_core.store.session import reading, transaction
 
 MEASURING_SECONDS = 45.0
 _POLL_SECONDS = 0.5
@@ -84,9 +84,9 @@ def list_jobs(
     pairs = _metadata_pairs(request.query_params)
     if metadata is not None and pairs:
         raise InvalidRequest("metadata: null keeps jobs without metadata, so no pair can be asked for too", "metadata")
-    with transaction() as session:
+    with reading() as session:
         page = service.list_jobs(session, caller.project_id, after, limit, {} if metadata else pairs or None)
-        evaluations = job_evaluations(session, [job.id for job in page.rows])
+        evaluations = job_evaluations(session, page.rows)
     return list_object([job_object(job, evaluations.get(job.id)) for job in page.rows], page.has_more)
 
 
@@ -105,9 +105,9 @@ def _metadata_pairs(query: QueryParams) -> dict[str, str]:
 @router.get("/{job_id}")
 def retrieve_job(caller: ReaderDep, job_id: str) -> JobObject:
     """One job."""
-    with transaction() as session:
+    with reading() as session:
         job = service.get_job(session, caller.project_id, job_id)
-        evaluation = job_evaluation(session, job.id)
+        evaluation = job_evaluation(session, job)
     return job_object(job, evaluation)
 
 
@@ -116,7 +116,7 @@ def cancel_job(caller: WriterDep, artifacts: ArtifactsDep, job_id: str) -> JobOb
     """Cancel a waiting or paused job, or stop a running one within seconds."""
     with transaction() as session:
         job, left = control.cancel_job(session, caller.project_id, job_id)
-        evaluation = job_evaluation(session, job.id)
+        evaluation = job_evaluation(session, job)
     left.delete(artifacts)
     return job_object(job, evaluation)
 
@@ -126,7 +126,7 @@ def pause_job(caller: WriterDep, job_id: str) -> JobObject:
     """Take a job out of the queue or from its worker, which is free again within seconds."""
     with transaction() as session:
         job = control.pause_job(session, caller.project_id, job_id)
-        evaluation = job_evaluation(session, job.id)
+        evaluation = job_evaluation(session, job)
     return job_object(job, evaluation)
 
 
@@ -135,7 +135,7 @@ def resume_job(caller: WriterDep, job_id: str) -> JobObject:
     """Put a paused job back into the queue; it goes on from its last checkpoint."""
     with transaction() as session:
         job = control.resume_job(session, caller.project_id, job_id)
-        evaluation = job_evaluation(session, job.id)
+        evaluation = job_evaluation(session, job)
     # After the commit: a worker that gets the hint must find the job waiting.
     publish_hint(RUN_JOB, job.id)
     return job_object(job, evaluation)
@@ -194,7 +194,7 @@ def list_checkpoints(
     caller: ReaderDep, job_id: str, after: str | None = None, limit: _Limit = 10
 ) -> ListObject[CheckpointObject]:
     """A job's checkpoints, newest first; they answer under their names once the job has succeeded."""
-    with transaction() as session:
+    with reading() as session:
         page = checkpoints.list_checkpoints(session, caller.project_id, job_id, after, limit)
         objects = checkpoints.checkpoint_objects(session, page.rows)
     return list_object(objects, page.has_more)

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Query
 
 from api.dependencies import AdminDep, OperatorDep
+from api.known_keys import KNOWN_KEYS
 from api.routes.lists import ListObject, list_object
 from manyicl_core.store.projects import keys, projects
 from manyicl_core.store.projects.schemas import (
@@ -62,7 +63,9 @@ def rename_project(caller: OperatorDep, project_id: str, body: NamedProject) -> 
 def archive_project(caller: OperatorDep, project_id: str) -> ProjectObject:
     """Close a project: its keys open nothing any more; nothing is deleted."""
     with transaction() as session:
-        return project_object(projects.archive_project(session, caller, project_id))
+        archived = project_object(projects.archive_project(session, caller, project_id))
+    KNOWN_KEYS.forget()
+    return archived
 
 
 @router.post("/{project_id}/api_keys")
@@ -91,7 +94,9 @@ def retrieve_key(caller: AdminDep, project_id: str, api_key_id: str) -> KeyObjec
 def change_key(caller: AdminDep, project_id: str, api_key_id: str, body: ChangeKey) -> KeyObject:
     """Give a key another name or other scopes."""
     with transaction() as session:
-        return key_object(keys.change_key(session, caller, project_id, api_key_id, body))
+        changed = key_object(keys.change_key(session, caller, project_id, api_key_id, body))
+    KNOWN_KEYS.forget()
+    return changed
 
 
 @router.post("/{project_id}/api_keys/{api_key_id}/rotate")
@@ -101,7 +106,9 @@ def rotate_key(
     """Make a key in the place of another one, which ends, at once or after a grace."""
     grace_seconds = (body or RotateKey()).grace_seconds
     with transaction() as session:
-        return issued_key_object(keys.rotate_key(session, caller, project_id, api_key_id, grace_seconds))
+        issued = issued_key_object(keys.rotate_key(session, caller, project_id, api_key_id, grace_seconds))
+    KNOWN_KEYS.forget()
+    return issued
 
 
 @router.delete("/{project_id}/api_keys/{api_key_id}")
@@ -109,4 +116,5 @@ def revoke_key(caller: AdminDep, project_id: str, api_key_id: str) -> KeyRevoked
     """End a key, at once and for ever."""
     with transaction() as session:
         keys.revoke_key(session, caller, project_id, api_key_id)
+    KNOWN_KEYS.forget()
     return KeyRevoked(id=api_key_id)

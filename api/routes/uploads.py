@@ -5,12 +5,13 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, UploadFile
 
 from api.creation import OnceDep
-from api.dependencies import ArtifactsDep, Caller, ReaderDep, WriterDep
+from api.dependencies import ArtifactsDep, ReaderDep, WriterDep
 from api.routes.lists import ListObject, list_object
 from manyicl_core.errors import Conflict, TooLarge
 from manyicl_core.jsonl import chunks_of
 from manyicl_core.settings import get_settings
 from manyicl_core.store.files.content import check_content, stored_content
+from manyicl_core.store.projects.service import Caller
 from manyicl_core.store.session import transaction
 from manyicl_core.store.uploads import service
 from manyicl_core.store.uploads.parts import composed, remove_parts, stored_part, with_md5

@@ -1,5 +1,6 @@
 """Projects, keys and scopes, by the unmodified client's ``client.admin.organization``."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,6 +8,7 @@ import openai
 import pytest
 from openai import OpenAI
 
+from api.app import create_app
 from manyicl_core.ids import new_id
 from manyicl_core.store.projects.schemas import SCOPES
 from tests.keys import client_of, make_key
@@ -166,3 +168,18 @@ def test_projects_are_listed_in_pages_and_no_operator_archives_its_own(installat
         projects.archive(made[1])
         assert projects.list(limit=1).data[0].id == made[0]
         assert projects.list(limit=1, include_archived=True).data[0].id == made[1]
+
+
+def test_nothing_of_a_strangers_body_is_read(installation: str) -> None:
+    headers = [(b"authorization", b"Bearer sk-wrong"), (b"content-type", b"multipart/form-data; boundary=x")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/files", "query_string": b"", "headers": headers}
+    answered: list[Any] = []
+
+    async def receive() -> Any:
+        raise AssertionError("the body was read")
+
+    async def send(message: Any) -> None:
+        answered.append(message)
+
+    asyncio.run(create_app()(scope, receive, send))
+    assert [message["status"] for message in answered if "status" in message] == [401]

@@ -26,7 +26,9 @@ class Report:
 def read_reports(session: Session, evaluations: list[Evaluation]) -> dict[str, Report]:
     """The reports of several evaluations, by id."""
     reports = {evaluation.id: Report() for evaluation in evaluations}
-    ids = list(reports)
+    ids = [evaluation.id for evaluation in evaluations if evaluation.started_at is not None]
+    if not ids:  # nothing is measured
+        return reports
     for result in session.scalars(select(EvaluationResult).where(EvaluationResult.evaluation_id.in_(ids))):
         reports[result.evaluation_id].results.append(result)
     for curve in session.scalars(select(EvaluationCurve).where(EvaluationCurve.evaluation_id.in_(ids))):

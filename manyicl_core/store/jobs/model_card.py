@@ -22,7 +22,7 @@ def model_card(session: Session, store: ArtifactStore, model: Model) -> str:
     tasks = load_dataset(store, model.dataset)
     if model.task is not None:
         tasks = [task for task in tasks if task.definition.name == model.task]
-    evaluation = job_evaluation(session, job.id)
+    evaluation = job_evaluation(session, job)
     results = evaluation.results if evaluation is not None else []
     if model.task is not None:
         results = [pair for pair in results if pair.tuned.task == model.task]

@@ -1,6 +1,7 @@
 """What the evaluations of jobs have found: base beside tuned."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import select
@@ -15,7 +16,7 @@ from manyicl_core.store.evaluations.schemas import (
     comparisons,
     forgetting_report,
 )
-from manyicl_core.store.tables import Evaluation
+from manyicl_core.store.tables import Evaluation, Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +37,20 @@ class JobEvaluation:
     forgetting: list[ForgettingObject]
 
 
-def job_evaluations(session: Session, job_ids: list[str]) -> dict[str, JobEvaluation]:
+def job_evaluations(session: Session, jobs: Sequence[Job]) -> dict[str, JobEvaluation]:
     """The evaluations of several jobs, by the job's id."""
-    evaluations = list(session.scalars(select(Evaluation).where(Evaluation.job_id.in_(job_ids))))
+    # There is none before something is trained: most looks at a job need not ask.
+    trained = [job.id for job in jobs if job.weights_sha256 is not None]
+    if not trained:
+        return {}
+    evaluations = list(session.scalars(select(Evaluation).where(Evaluation.job_id.in_(trained))))
     reports = read_reports(session, evaluations)
     return {str(evaluation.job_id): _job_evaluation(evaluation, reports[evaluation.id]) for evaluation in evaluations}
 
 
-def job_evaluation(session: Session, job_id: str) -> JobEvaluation | None:
+def job_evaluation(session: Session, job: Job) -> JobEvaluation | None:
     """The evaluation of one job, once it has begun."""
-    return job_evaluations(session, [job_id]).get(job_id)
+    return job_evaluations(session, [job]).get(job.id)
 
 
 def _job_evaluation(evaluation: Evaluation, report: Report) -> JobEvaluation:
