@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.list_pages --json FILE [--quick]``. Two databases of one private PostgreSQL,
 with an api process each; the same client asks them in turns for pages of 20 jobs at random places,
-and for pages filtered by metadata that one job in five hundred has. All jobs are one project's.
+and for the 20 jobs that share a value in their metadata. All jobs are one project's.
 ``--quick`` has 100,000 jobs and fewer pages.
 """
 
@@ -28,15 +28,13 @@ from manyicl_core.embedded import EmbeddedPostgres
 
 FEW, MANY = 1_000, 1_000_000
 PAGE = 20
-RUNS = 500
-"""Different values of the metadata, evenly spread."""
 
 _FILL = """
 INSERT INTO jobs (id, project_id, created_at, state, fence, infrastructure_failures, finished_at, base_model, seed,
                   training_file, hyperparameters, options, metadata, dataset, models, result_files)
 SELECT 'ftjob-' || md5(number::text), %(project)s, now() - number * interval '1 second', 'succeeded', 1, 0, now(),
        'base', 0, 'file-x', '{"n_epochs": 3}', '{"objective": "many_icl"}',
-       jsonb_build_object('run', (number %% %(runs)s)::text), 'none', '{}', '[]'
+       jsonb_build_object('run', (number %% (%(jobs)s / %(page)s))::text), 'none', '{}', '[]'
 FROM generate_series(1, %(jobs)s) AS number
 """
 
@@ -47,6 +45,7 @@ class Side:
 
     http: httpx2.Client
     ids: list[str]
+    runs: int
 
 
 Query = Callable[[Side, random.Random], dict[str, str | int]]
@@ -96,7 +95,7 @@ def _anywhere(side: Side, random_: random.Random) -> dict[str, str | int]:
 
 
 def _filtered(side: Side, random_: random.Random) -> dict[str, str | int]:
-    return {"limit": PAGE, "metadata[run]": str(random_.randrange(RUNS))}
+    return {"limit": PAGE, "metadata[run]": str(random_.randrange(side.runs))}
 
 
 @contextmanager
@@ -105,11 +104,11 @@ def _running_side(postgres: EmbeddedPostgres, folder: Path, name: str, jobs: int
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     database = make_database(postgres.url.replace("/postgres?", f"/{name}?"), folder)
     with psycopg.connect(database.url, autocommit=True) as connection:
-        connection.execute(_FILL, {"project": database.project_id, "jobs": jobs, "runs": RUNS})
+        connection.execute(_FILL, {"project": database.project_id, "jobs": jobs, "page": PAGE})
         connection.execute("VACUUM ANALYZE")
         ids = [row[0] for row in connection.execute("SELECT id FROM jobs ORDER BY random() LIMIT 10000")]
     with running_api(database) as api, httpx2.Client(base_url=api.url, headers=api.headers) as http:
-        yield Side(http, ids)
+        yield Side(http, ids, jobs // PAGE)
 
 
 if __name__ == "__main__":

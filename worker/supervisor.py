@@ -107,8 +107,11 @@ class JobRun:
                 lambda session: checkpoints.record_checkpoint(session, self._claim, part, message, key, files, digest)
             )
         except LeaseLost:
-            # Paused or taken over meanwhile: nobody will ever look for these files.
-            checkpoints.delete_dropped(self._store, [checkpoints.Dropped(key, files)])
+            # Paused or taken over meanwhile. Had the write gone through all the same, a row would name the files.
+            with transaction() as session:
+                recorded = checkpoints.is_recorded(session, key)
+            if not recorded:
+                checkpoints.delete_dropped(self._store, [checkpoints.Dropped(key, files)])
             raise
         checkpoints.delete_dropped(self._store, dropped)
 

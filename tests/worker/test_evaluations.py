@@ -1,9 +1,8 @@
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import httpx2
 import openai
 import pytest
 from openai import OpenAI
@@ -25,6 +24,7 @@ from tests.evaluations import (
 )
 from tests.jobs import await_state, create_job
 from tests.services import BASE_MODEL, wait_for
+from tests.streams import follow
 
 StartWorker = Callable[[], subprocess.Popen[str]]
 
@@ -138,21 +138,6 @@ def check_evaluation_of_a_job(client: OpenAI, own: dict[str, Any], job_id: str, 
     for mean in own["means"]:
         tasks = ("colour", "sum") if mean["role"] == "train" else ("parity",)
         assert mean["value"] == pytest.approx(sum(values[mean["model"], t, mean["k"]] for t in tasks) / len(tasks))
-
-
-def follow(url: str, key: str, after: str | None = None) -> Iterator[tuple[str, str | None, dict[str, Any]]]:
-    """Server-sent events as (event, id, data), until the server ends them."""
-    headers = {"authorization": f"Bearer {key}"} | ({"last-event-id": after} if after else {})
-    with httpx2.stream("GET", url, headers=headers, timeout=600) as response:
-        assert response.headers["content-type"].startswith("text/event-stream")
-        fields: dict[str, str] = {}
-        for line in response.iter_lines():
-            name, _, value = line.partition(": ")
-            if line:
-                fields[name] = value
-            elif "data" in fields:
-                yield fields.get("event", "message"), fields.get("id"), json.loads(fields["data"])
-                fields = {}
 
 
 def test_a_running_evaluation_is_cancelled_and_its_process_ends(client: OpenAI, start_worker: StartWorker) -> None:

@@ -78,6 +78,11 @@ def record_checkpoint(
     return _drop(session, [row for row in rows[KEPT:] if row is not best])
 
 
+def is_recorded(session: Session, key: str) -> bool:
+    """Whether a checkpoint lies under ``key``."""
+    return session.scalar(select(Checkpoint.id).where(Checkpoint.key == key)) is not None
+
+
 def restorable(session: Session, job_id: str, task: str | None) -> Restorable:
     """What an earlier attempt at the part has left."""
     rows = _restorable_rows(session, job_id, task)
