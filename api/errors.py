@@ -108,6 +108,8 @@ def _http_error(request: Request, error: Exception) -> JSONResponse:
 
 def _allowed_methods(request: Request) -> str:
     """All that the path takes; the framework names those of the first route that has it."""
+    if (documented := request.app.openapi()["paths"].get(request.url.path)) is not None:
+        return ", ".join(sorted(method.upper() for method in documented))
     routes = request.app.router.routes
 
     def is_taken(method: str) -> bool:

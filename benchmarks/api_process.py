@@ -15,19 +15,26 @@ from manyicl_core.child_process import spawn, stop
 from manyicl_core.embedded import EmbeddedPostgres, EmbeddedValkey, free_port
 from manyicl_core.settings import get_settings
 from manyicl_core.store.migrate import migrate
+from manyicl_core.store.projects.schemas import SCOPES
 from manyicl_core.store.projects.service import create_key, get_or_create_project
 from manyicl_core.store.session import transaction
 
-_START_SECONDS = 60.0
+_START_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """Where it is, with the key of a project of its own."""
+    """Where it is, with a key of a project of its own that may do anything."""
 
     base_url: str
     api_key: str
     project_id: str
+    pid: int
+
+    def peak_memory_bytes(self) -> int:
+        """The most memory that the process has had."""
+        status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
+        return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
 
 
 @contextmanager
@@ -66,15 +73,16 @@ def running_api(
         migrate(postgres.url)
         with transaction() as session:
             project = get_or_create_project(session, "benchmark")
-            api = Api(f"http://127.0.0.1:{own['port']}/v1", create_key(session, project), project.id)
+            key = create_key(session, project, SCOPES)
         log = folder / "api.log"
         with log.open("w", encoding="utf-8") as output:
             process = spawn(
                 command or [sys.executable, "-m", "manyicl_core.cli.main", "api"], dict(os.environ), output, output
             )
         stack.callback(stop, process, 5)
-        _await(lambda: _listens(api.base_url), process, log)
-        yield api
+        base_url = f"http://127.0.0.1:{own['port']}/v1"
+        _await(lambda: _listens(base_url), process, log)
+        yield Api(base_url, key, project.id, process.pid)
 
 
 def _await(condition: Callable[[], bool], process: subprocess.Popen[str], log: Path) -> None:

@@ -23,8 +23,9 @@ from typing import Any
 import httpx2
 from rich.console import Console
 
+from benchmarks.api_process import Api
 from benchmarks.hostile_bodies import HostileBody, hostile_body
-from benchmarks.installation import Installation, running_installation
+from benchmarks.installation import running_installation, stored_files
 
 _AT_ONCE = 2
 _ENVELOPE = {"message", "type", "param", "code"}
@@ -37,18 +38,20 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="100 bodies instead of 2,000, and no gigabyte")
     parser.add_argument("--seed", type=int, default=0, help="of the bodies")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="manyicl-") as folder, running_installation(Path(folder)) as installation:
-        result = measure(installation, 100 if arguments.quick else 2000, arguments.seed, gigabytes=not arguments.quick)
+    with tempfile.TemporaryDirectory(prefix="manyicl-") as folder, running_installation(Path(folder)) as api:
+        result = measure(
+            api, Path(folder), 100 if arguments.quick else 2000, arguments.seed, gigabytes=not arguments.quick
+        )
     Console().print(result)
     arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return 1 if result["server_errors"] or result["files_left"] or result["without_envelope"] else 0
 
 
-def measure(installation: Installation, bodies: int, seed: int, gigabytes: bool) -> dict[str, Any]:
+def measure(api: Api, folder: Path, bodies: int, seed: int, gigabytes: bool) -> dict[str, Any]:
     """The figures of ``bodies`` bodies."""
-    before = installation.stored_files()
-    memory_before = installation.peak_memory_bytes()
-    with open_client(installation.base_url, installation.key) as client:
+    before = stored_files(folder)
+    memory_before = api.peak_memory_bytes()
+    with open_client(api.base_url, api.api_key) as client:
         random_ = random.Random(seed)
         answers: list[Answer] = []
         with ThreadPoolExecutor(_AT_ONCE) as threads:
@@ -69,9 +72,9 @@ def measure(installation: Installation, bodies: int, seed: int, gigabytes: bool)
         "answers_by_status": {str(status): count for status, count in sorted(answers_by_status.items())},
         "server_errors": sum(count for status, count in answers_by_status.items() if status >= 500),
         "without_envelope": sum(1 for _, said in answers if said is None),
-        "files_left": len(listed) + len(installation.stored_files() - before),
+        "files_left": len(listed) + len(stored_files(folder) - before),
         "api_memory_before_bytes": memory_before,
-        "api_peak_memory_bytes": installation.peak_memory_bytes(),
+        "api_peak_memory_bytes": api.peak_memory_bytes(),
     }
 
 

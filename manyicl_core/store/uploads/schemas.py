@@ -20,7 +20,7 @@ class CreateUpload(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    bytes: int = Field(ge=0, lt=2**63)
+    bytes: int = Field(ge=0, le=2**53)
     filename: str
     mime_type: Annotated[str, StringConstraints(min_length=1, max_length=255)]
     purpose: UploadPurpose
