@@ -7,6 +7,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from api.dependencies import ArtifactsDep, EngineDep, InferenceDep
 from api.disconnect import unless_gone
+from api.routes.event_stream import STREAMED_RESPONSES
 from api.routes.streamed import streamed
 from manyicl_core.answers.chat_answer import answer_chat
 from manyicl_core.answers.chat_call import chat_call
@@ -16,7 +17,7 @@ from manyicl_core.answers.chat_stream import stream_chat
 router = APIRouter(prefix="/chat/completions", tags=["chat"])
 
 
-@router.post("")
+@router.post("", responses=STREAMED_RESPONSES)
 async def create_chat_completion(
     request: Request, caller: InferenceDep, artifacts: ArtifactsDep, engine: EngineDep, body: CreateChatCompletion
 ) -> Any:

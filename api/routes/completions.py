@@ -7,6 +7,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from api.dependencies import ArtifactsDep, EngineDep, InferenceDep
 from api.disconnect import unless_gone
+from api.routes.event_stream import STREAMED_RESPONSES
 from api.routes.streamed import streamed
 from manyicl_core.answers.completion_answer import answer_completion, stream_completion
 from manyicl_core.answers.completion_call import completion_call
@@ -15,7 +16,7 @@ from manyicl_core.answers.completion_request import CreateCompletion
 router = APIRouter(prefix="/completions", tags=["completions"])
 
 
-@router.post("")
+@router.post("", responses=STREAMED_RESPONSES)
 async def create_completion(
     request: Request, caller: InferenceDep, artifacts: ArtifactsDep, engine: EngineDep, body: CreateCompletion
 ) -> Any:

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from api.creation import OnceDep
 from api.dependencies import ArtifactsDep, EvaluationFeedDep, ReaderDep, WriterDep
-from api.routes.event_stream import event_stream
+from api.routes.event_stream import STREAMED_RESPONSES, event_stream
 from api.routes.lists import ListObject, list_object
 from manyicl_core.store.evaluations import service
 from manyicl_core.store.evaluations.options import CreateEvaluation
@@ -76,7 +76,7 @@ def cancel_evaluation(caller: WriterDep, artifacts: ArtifactsDep, evaluation_id:
 @router.get(
     "/{evaluation_id}/events",
     response_model=ListObject[EvaluationEventObject],
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses=STREAMED_RESPONSES,
 )
 def list_evaluation_events(
     caller: ReaderDep,

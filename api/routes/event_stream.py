@@ -2,10 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 from fastapi.sse import EventSourceResponse, format_sse_event
 
 from api.event_feed import EventFeed
+
+_EVENT = {"type": "object", "properties": {name: {"type": "string"} for name in ("data", "event", "id")}}
+
+STREAMED_RESPONSES: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": _EVENT}}}}
+"""What a route that may answer with server-sent events says in the OpenAPI document, of each of them."""
+
 
 _SILENCE_SECONDS = 15.0
 

@@ -12,7 +12,7 @@ from starlette.datastructures import QueryParams
 
 from api.creation import OnceDep
 from api.dependencies import ArtifactsDep, JobFeedDep, ReaderDep, WriterDep
-from api.routes.event_stream import event_stream
+from api.routes.event_stream import STREAMED_RESPONSES, event_stream
 from api.routes.lists import ListObject, list_object
 from manyicl_core.errors import InvalidRequest
 from manyicl_core.store.hints import RUN_JOB, ask_for_measurement, publish_hint
@@ -144,7 +144,7 @@ def resume_job(caller: WriterDep, job_id: str) -> JobObject:
 @router.get(
     "/{job_id}/events",
     response_model=ListObject[EventObject],
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses=STREAMED_RESPONSES,
 )
 def list_events(
     caller: ReaderDep,
