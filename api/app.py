@@ -10,6 +10,7 @@ from api.authentication import AuthenticationMiddleware
 from api.documentation import install_documentation, operation_id
 from api.errors import install_error_handlers
 from api.event_feed import EventFeed
+from api.metered_engine import writing_usage
 from api.middleware import BodyLimitMiddleware, JsonBodyMiddleware, RequestIdMiddleware
 from api.routes import (
     artifacts,
@@ -26,6 +27,7 @@ from api.routes import (
     models,
     permissions,
     projects,
+    quotas,
     uploads,
     webhook_endpoints,
 )
@@ -35,6 +37,7 @@ from manyicl_core.objects import open_store
 from manyicl_core.settings import get_settings, required
 from manyicl_core.store.evaluations.service import evaluation_news
 from manyicl_core.store.jobs.service import job_news
+from manyicl_core.store.quotas.rate_limits import RateLimits
 
 _MODULES = (
     uploads,
@@ -51,6 +54,7 @@ _MODULES = (
     webhook_endpoints,
     projects,
     audit_logs,
+    quotas,
 )
 
 _MAX_BODY_BYTES = 8 << 20
@@ -70,7 +74,10 @@ def create_app() -> FastAPI:
         app.state.job_feed = EventFeed(job_news)
         app.state.evaluation_feed = EventFeed(evaluation_news)
         app.state.engine = open_engines(settings, app.state.artifacts)
-        yield
+        app.state.rate_limits = RateLimits(required(settings, "broker_url"))
+        async with writing_usage() as app.state.usage:
+            yield
+        app.state.rate_limits.close()
         await app.state.engine.close()
 
     app = FastAPI(

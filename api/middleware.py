@@ -14,7 +14,7 @@ from manyicl_core.strict_json import parse_json
 
 
 class RequestIdMiddleware:
-    """Sends ``x-request-id``, which the ``openai`` client shows as ``_request_id``.
+    """Sends ``x-request-id``, which the ``openai`` client shows as ``_request_id``, and the rate limits' headers.
 
     Outermost, so it also answers what nobody else has caught.
     """
@@ -35,7 +35,9 @@ class RequestIdMiddleware:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                headers.update(scope.get("state", {}).get("rate_limit_headers", {}))
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):

@@ -57,6 +57,12 @@ class Settings(BaseSettings):
     engine_rows: int = Field(default=32, description="answers that the engine writes at the same time")
     engine_queue: int = Field(default=128, description="requests that may wait in the engine; more get a 429")
     webhook_private_addresses: bool = Field(default=False, description="send webhooks to private addresses too")
+    quota_stored_bytes: int = Field(default=100 << 30, ge=0, description="bytes of files that a project may keep")
+    quota_queued_jobs: int = Field(default=100, ge=0, description="jobs and evaluations of a project that may wait")
+    quota_running_jobs: int = Field(default=8, ge=0, description="jobs and evaluations of a project that run at once")
+    quota_training_tokens_per_day: int = Field(default=10**10, ge=0, description="tokens that a project trains a day")
+    quota_requests_per_minute: int = Field(default=60_000, ge=0, description="inference requests a project and minute")
+    quota_tokens_per_minute: int = Field(default=10**8, ge=0, description="inference tokens a project and minute")
     log_json: bool = Field(default=False, description="log lines as JSON")
 
 

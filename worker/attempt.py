@@ -110,12 +110,16 @@ class Kind(Generic[Row]):
 
 def attempt(kind: Kind[Row], id_: str) -> None:
     """Take the work if it waits for a worker, and see it through."""
-    settings = get_settings()
     with transaction() as session:
-        claim = claim_work(session, kind.table, id_, settings.lease_seconds)
-    if claim is None:
-        return
-    with structlog.contextvars.bound_contextvars(id=id_, fence=claim.fence):
+        claim = claim_work(session, kind.table, id_, get_settings().lease_seconds)
+    if claim is not None:
+        see_through(kind, claim)
+
+
+def see_through(kind: Kind[Row], claim: Claim[Row]) -> None:
+    """Run claimed work under a heartbeat, and write how it ended."""
+    settings = get_settings()
+    with structlog.contextvars.bound_contextvars(id=claim.id, fence=claim.fence):
         _log.info("claimed")
         try:
             with Heartbeat(claim, settings.lease_seconds) as heartbeat:

@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -39,24 +38,12 @@ from worker.batch_answers import Answering
 from worker.batch_requests import BodyCheck, answer_body
 from worker.process import ProcessDied
 
-_AT_A_TIME = 2
-_room = threading.BoundedSemaphore(_AT_A_TIME)
-
 RecordEnd = Callable[[Session, File | None, File | None], None]
 
 
 def run_batch(batch_id: str) -> None:
-    """Take the batch if it waits for a worker, and see it through.
-
-    A process runs few at a time, so that threads are left for short work; a batch that finds no
-    room goes on waiting, and the dispatcher sends its hint again.
-    """
-    if not _room.acquire(blocking=False):
-        return
-    try:
-        attempt(BATCH, batch_id)
-    finally:
-        _room.release()
+    """Take the batch if it waits for a worker, and see it through."""
+    attempt(BATCH, batch_id)
 
 
 def _run(work: Attempt[Batch]) -> None:

@@ -12,9 +12,8 @@ from manyicl_core.logging import configure_logging
 from manyicl_core.settings import get_settings
 from manyicl_core.store.hints import JOBS_QUEUE, MEASURE, RUN_EVALUATION, RUN_JOB, get_celery
 from worker.dispatcher import JOBS_WORK, Dispatcher, send_missing_hints
-from worker.evaluation import run_evaluation
 from worker.measuring import measure_training
-from worker.supervisor import run_job
+from worker.next_work import run_next_job
 
 app = get_celery()
 _dispatcher = Dispatcher(get_settings(), lambda: send_missing_hints(JOBS_QUEUE, JOBS_WORK))
@@ -23,14 +22,14 @@ configure_logging("worker", get_settings().log_json)
 
 @app.task(name=RUN_JOB, ignore_result=True)
 def run_job_task(job_id: str) -> None:
-    """Run the job, if it still waits for a worker."""
-    run_job(job_id)
+    """Run what comes next: this job, or what has waited longer."""
+    run_next_job()
 
 
 @app.task(name=RUN_EVALUATION, ignore_result=True)
 def run_evaluation_task(evaluation_id: str) -> None:
-    """Run the evaluation, if it still waits for a worker."""
-    run_evaluation(evaluation_id)
+    """Run what comes next: this evaluation, or what has waited longer."""
+    run_next_job()
 
 
 @app.task(name=MEASURE, ignore_result=True)

@@ -6,7 +6,7 @@ a lost message and a dead worker all end here.
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 import structlog
 from kombu.exceptions import KombuError
@@ -14,16 +14,16 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from manyicl_core.settings import Settings
+from manyicl_core.store.fair_queue import waiting_work
 from manyicl_core.store.hints import BUILD_CONTEXT, RUN_BATCH, RUN_EVALUATION, RUN_JOB, publish_hint, waiting_hints
-from manyicl_core.store.leases import claimable_ids
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Batch, Context, Evaluation, Job, Leased
 
-Work = Sequence[tuple[str, type[Leased]]]
-"""The Celery tasks of one queue, each with the table of its rows."""
+Work = Mapping[type[Leased], str]
+"""The tables of one queue, each with the Celery task of its rows."""
 
-JOBS_WORK: Work = ((RUN_JOB, Job), (RUN_EVALUATION, Evaluation))
-HOSTING_WORK: Work = ((BUILD_CONTEXT, Context), (RUN_BATCH, Batch))
+JOBS_WORK: Work = {Job: RUN_JOB, Evaluation: RUN_EVALUATION}
+HOSTING_WORK: Work = {Context: BUILD_CONTEXT, Batch: RUN_BATCH}
 
 _BATCH = 100
 
@@ -68,9 +68,9 @@ class Dispatcher:
 def send_missing_hints(queue: str, work: Work) -> int:
     """Send a hint for all of ``work`` that waits, unless hints are still in its queue; say how many."""
     with transaction() as session:
-        waiting = [(celery_task, id_) for celery_task, table in work for id_ in claimable_ids(session, table, _BATCH)]
+        waiting = waiting_work(session, list(work), _BATCH)
     if not waiting or waiting_hints(queue):
         return 0
-    for celery_task, id_ in waiting:
-        publish_hint(celery_task, id_)
+    for row in waiting:
+        publish_hint(work[row.table], row.id)
     return len(waiting)

@@ -21,9 +21,8 @@ from manyicl_core.store.files.service import remove_expired_files
 from manyicl_core.store.hints import BUILD_CONTEXT, HOSTING_QUEUE, RUN_BATCH, get_celery
 from manyicl_core.store.session import transaction
 from manyicl_core.store.uploads.parts import remove_parts
-from worker.batches import run_batch
-from worker.context_building import build_context
 from worker.dispatcher import HOSTING_WORK, Dispatcher, send_missing_hints
+from worker.next_work import run_next_hosting
 from worker.webhooks import deliver_due
 
 app = get_celery()
@@ -33,14 +32,14 @@ configure_logging("hosting", get_settings().log_json)
 
 @app.task(name=BUILD_CONTEXT, ignore_result=True)
 def build_context_task(context_id: str) -> None:
-    """Build the context, if it still waits for a worker."""
-    build_context(context_id)
+    """Do what comes next: this context, or what has waited longer."""
+    run_next_hosting()
 
 
 @app.task(name=RUN_BATCH, ignore_result=True)
 def run_batch_task(batch_id: str) -> None:
-    """Answer the batch, if it still waits for a worker."""
-    run_batch(batch_id)
+    """Do what comes next: this batch, or what has waited longer."""
+    run_next_hosting()
 
 
 def _look() -> None:

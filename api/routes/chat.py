@@ -5,8 +5,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 
-from api.dependencies import ArtifactsDep, EngineDep, InferenceDep
+from api.dependencies import ArtifactsDep, InferenceDep
 from api.disconnect import unless_gone
+from api.metered_engine import MeteredEngineDep
 from api.routes.event_stream import STREAMED_RESPONSES
 from api.routes.streamed import streamed
 from manyicl_core.answers.chat_answer import answer_chat
@@ -19,7 +20,11 @@ router = APIRouter(prefix="/chat/completions", tags=["chat"])
 
 @router.post("", responses=STREAMED_RESPONSES)
 async def create_chat_completion(
-    request: Request, caller: InferenceDep, artifacts: ArtifactsDep, engine: EngineDep, body: CreateChatCompletion
+    request: Request,
+    caller: InferenceDep,
+    artifacts: ArtifactsDep,
+    engine: MeteredEngineDep,
+    body: CreateChatCompletion,
 ) -> Any:
     """Answer a chat, or the query of a task."""
     call = await run_in_threadpool(chat_call, caller.project_id, artifacts, body)

@@ -5,8 +5,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 
-from api.dependencies import ArtifactsDep, EngineDep, InferenceDep
+from api.dependencies import ArtifactsDep, InferenceDep
 from api.disconnect import unless_gone
+from api.metered_engine import MeteredEngineDep
 from manyicl_core.answers.classifications import CreateClassification, answer_classification, classification_call
 
 router = APIRouter(prefix="/classifications", tags=["classifications"])
@@ -14,7 +15,11 @@ router = APIRouter(prefix="/classifications", tags=["classifications"])
 
 @router.post("")
 async def create_classification(
-    request: Request, caller: InferenceDep, artifacts: ArtifactsDep, engine: EngineDep, body: CreateClassification
+    request: Request,
+    caller: InferenceDep,
+    artifacts: ArtifactsDep,
+    engine: MeteredEngineDep,
+    body: CreateClassification,
 ) -> Any:
     """Label every input, with the probability of each label."""
     call = await run_in_threadpool(classification_call, caller.project_id, artifacts, body)

@@ -5,8 +5,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 
-from api.dependencies import ArtifactsDep, EngineDep, InferenceDep
+from api.dependencies import ArtifactsDep, InferenceDep
 from api.disconnect import unless_gone
+from api.metered_engine import MeteredEngineDep
 from api.routes.event_stream import STREAMED_RESPONSES
 from api.routes.streamed import streamed
 from manyicl_core.answers.completion_answer import answer_completion, stream_completion
@@ -18,7 +19,7 @@ router = APIRouter(prefix="/completions", tags=["completions"])
 
 @router.post("", responses=STREAMED_RESPONSES)
 async def create_completion(
-    request: Request, caller: InferenceDep, artifacts: ArtifactsDep, engine: EngineDep, body: CreateCompletion
+    request: Request, caller: InferenceDep, artifacts: ArtifactsDep, engine: MeteredEngineDep, body: CreateCompletion
 ) -> Any:
     """Go on from each prompt; with ``echo`` and ``logprobs``, tell how probable its own tokens are."""
     call = await run_in_threadpool(completion_call, caller.project_id, artifacts, body)

@@ -10,10 +10,10 @@ from manyicl_core.answers.chat_request import CreateChatCompletion
 from manyicl_core.answers.labels import drawn, probabilities
 from manyicl_core.answers.logprobs import chat_logprobs
 from manyicl_core.answers.prompts import LABEL_SCORES, told
-from manyicl_core.engines.client import EngineClient
+from manyicl_core.engines.client import CompletionEngine
 
 
-async def answer_chat(engine: EngineClient, call: EngineCall, body: CreateChatCompletion) -> dict[str, Any]:
+async def answer_chat(engine: CompletionEngine, call: EngineCall, body: CreateChatCompletion) -> dict[str, Any]:
     """The whole answer to ``body``, whose call is ``call``; the errors are those of the engine."""
     return chat_answer(call, body, await engine.complete(call.path, call.body))
 

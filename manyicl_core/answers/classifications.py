@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from manyicl_core.answers.labels import probabilities
 from manyicl_core.answers.prompts import LABEL_SCORES, find_target, label_scores_body, prompts_behind, told
-from manyicl_core.engines.client import EngineClient
+from manyicl_core.engines.client import CompletionEngine
 from manyicl_core.errors import InvalidRequest
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.contexts.schemas import ManyiclChat
@@ -86,7 +86,7 @@ def _check_size(prompts: list[HostedPrompt], labels: tuple[str, ...]) -> None:
 
 
 async def answer_classification(
-    engine: EngineClient, call: ClassificationCall, body: CreateClassification
+    engine: CompletionEngine, call: ClassificationCall, body: CreateClassification
 ) -> dict[str, Any]:
     """The answer to ``body``, whose call is ``call``; the errors are those of the engine."""
     answers = [await engine.complete(LABEL_SCORES, part) for part in call.bodies]

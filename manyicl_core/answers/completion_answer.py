@@ -12,12 +12,12 @@ from manyicl_core.answers.completion_call import CompletionCall
 from manyicl_core.answers.completion_logprobs import CompletionLogprobs
 from manyicl_core.answers.completion_request import CreateCompletion
 from manyicl_core.answers.prompts import told
-from manyicl_core.engines.client import EngineClient
+from manyicl_core.engines.client import CompletionEngine
 
 _PATH = "/v1/completions"
 
 
-async def answer_completion(engine: EngineClient, call: CompletionCall, body: CreateCompletion) -> dict[str, Any]:
+async def answer_completion(engine: CompletionEngine, call: CompletionCall, body: CreateCompletion) -> dict[str, Any]:
     """The whole answer to ``body``, whose call is ``call``; the errors are those of the engine."""
     answer = await engine.complete(_PATH, call.body)
     manyicl = None if call.hosted is None else told(call.hosted, answer["usage"])
@@ -26,7 +26,7 @@ async def answer_completion(engine: EngineClient, call: CompletionCall, body: Cr
 
 
 async def stream_completion(
-    engine: EngineClient, call: CompletionCall, body: CreateCompletion
+    engine: CompletionEngine, call: CompletionCall, body: CreateCompletion
 ) -> AsyncGenerator[dict[str, Any], None]:
     """The chunks of the answer to ``body``, whose call is ``call``; the errors are those of the engine.
 
@@ -54,7 +54,7 @@ async def stream_completion(
 
 
 async def _told_at_once(
-    engine: EngineClient, call: CompletionCall, body: CreateCompletion
+    engine: CompletionEngine, call: CompletionCall, body: CreateCompletion
 ) -> AsyncGenerator[dict[str, Any], None]:
     """Each choice of a whole answer in one chunk."""
     answer = await answer_completion(engine, call, body)

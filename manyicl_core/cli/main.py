@@ -14,6 +14,7 @@ from manyicl_core.child_process import engine_environment, passive_threads
 from manyicl_core.cli.connection import CONNECTION_FILE, ServiceFailed, find_service
 from manyicl_core.cli.keys import keys_app, projects_app
 from manyicl_core.cli.output import fail, out
+from manyicl_core.cli.quotas import quotas_app
 from manyicl_core.settings import MissingSetting, Settings, get_settings, required
 
 app = typer.Typer(name="manyicl", help="Many-shot in-context fine-tuning as a service.", no_args_is_help=True)
@@ -21,6 +22,7 @@ models_app = typer.Typer(help="Base models.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.add_typer(projects_app, name="projects")
 app.add_typer(keys_app, name="keys")
+app.add_typer(quotas_app, name="quotas")
 
 _PROCESS_SETTINGS = ("database_url", "broker_url", "storage_url", "engine_url", "secret_key")
 

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -20,6 +20,18 @@ from manyicl_core.settings import Settings, required
 _log = structlog.get_logger(__name__)
 
 _HEALTH_SECONDS = 5.0
+
+
+class CompletionEngine(Protocol):
+    """What gives completions: the pool of engines, or somebody who counts what it gives."""
+
+    async def complete(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """One whole answer."""
+        ...
+
+    def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """The chunks of a streamed answer."""
+        ...
 
 
 class Member:

@@ -14,6 +14,9 @@ from sqlalchemy.orm import Session
 
 from manyicl_core.store.job_states import ALLOWED, CANCELLED, PAUSED, QUEUED, RUNNING, sources_of
 from manyicl_core.store.tables import Leased
+from manyicl_core.store.usage.service import add_usage, worker_meter
+
+_METERED_EVERY = timedelta(seconds=15)
 
 Row_co = TypeVar("Row_co", bound=Leased, covariant=True)
 
@@ -31,18 +34,19 @@ class Claim(Generic[Row_co]):
     fence: int
 
 
-def _is_claimable(table: type[Leased]) -> ColumnElement[bool]:
+def is_held(table: type[Leased]) -> ColumnElement[bool]:
+    """The work runs, and its worker is not silent."""
+    return and_(table.state == RUNNING, table.lease_expires_at >= func.now())
+
+
+def is_claimable(table: type[Leased]) -> ColumnElement[bool]:
+    """The work is queued, or left by a worker that went silent."""
     return or_(table.state == QUEUED, and_(table.state == RUNNING, table.lease_expires_at < func.now()))
-
-
-def claimable_ids(session: Session, table: type[Leased], limit: int) -> list[str]:
-    """What waits for a worker, oldest first: queued, or left by a worker that went silent."""
-    return list(session.scalars(select(table.id).where(_is_claimable(table)).order_by(table.created_at).limit(limit)))
 
 
 def claim_work(session: Session, table: type[Row_co], id_: str, lease_seconds: float) -> Claim[Row_co] | None:
     """Take the work, unless somebody else holds it."""
-    candidate = select(table.id).where(table.id == id_, _is_claimable(table)).with_for_update(skip_locked=True)
+    candidate = select(table.id).where(table.id == id_, is_claimable(table)).with_for_update(skip_locked=True)
     lost = session.scalar(select(table.state).where(table.id == id_)) == RUNNING
     fence = session.execute(
         update(table)
@@ -52,6 +56,7 @@ def claim_work(session: Session, table: type[Row_co], id_: str, lease_seconds: f
             fence=table.fence + 1,
             started_at=func.coalesce(table.started_at, func.now()),
             lease_expires_at=func.now() + timedelta(seconds=lease_seconds),
+            metered_at=func.now(),
             infrastructure_failures=table.infrastructure_failures + (1 if lost else 0),
         )
         .returning(table.fence)
@@ -69,11 +74,14 @@ def renew_lease(session: Session, claim: Claim[Leased], lease_seconds: float) ->
         update(claim.table)
         .where(*_held(claim))
         .values(lease_expires_at=func.now() + timedelta(seconds=lease_seconds))
-        .returning(claim.table.cancel_requested_at)
+        .returning(claim.table.cancel_requested_at, claim.table.metered_at < func.now() - _METERED_EVERY)
     ).first()
     if row is None:
         raise LeaseLost(claim.id)
-    return row[0] is not None
+    cancel_requested_at, meter_is_due = row
+    if meter_is_due:
+        meter(session, claim.table, claim.id, goes_on=True)
+    return cancel_requested_at is not None
 
 
 def give_up_lease(session: Session, claim: Claim[Leased]) -> None:
@@ -82,7 +90,9 @@ def give_up_lease(session: Session, claim: Claim[Leased]) -> None:
     Raises:
         LeaseLost: the fence has moved on.
     """
-    hold(session, claim).lease_expires_at = session.scalar(select(func.now() - timedelta(microseconds=1)))
+    row = hold(session, claim)
+    row.lease_expires_at = session.scalar(select(func.now() - timedelta(microseconds=1)))
+    meter(session, claim.table, claim.id, goes_on=False)
 
 
 def hold(session: Session, claim: Claim[Row_co]) -> Row_co:
@@ -105,6 +115,21 @@ def finish(session: Session, row: Leased, state: str) -> None:
     row.state = state
     row.finished_at = finished_at
     row.lease_expires_at = None
+    meter(session, type(row), row.id, goes_on=False)
+
+
+def meter(session: Session, table: type[Leased], id_: str, goes_on: bool) -> None:
+    """Count the time that a worker has held the work since this was last done; the caller has locked the row.
+
+    What a killed worker has not counted yet, seconds, is never counted.
+    """
+    held = func.extract("epoch", func.now() - table.metered_at)
+    row = session.execute(select(table.project_id, held).where(table.id == id_, table.metered_at.is_not(None))).first()
+    if row is None:
+        return  # no worker held it, or it is part of other work, whose holder counts
+    project_id, seconds = row
+    add_usage(session, project_id, {worker_meter(table): round(seconds * 1000)})
+    session.execute(update(table).where(table.id == id_).values(metered_at=func.now() if goes_on else None))
 
 
 def request_cancel(session: Session, row: Leased) -> Literal["cancelled", "asked"] | None:
@@ -141,7 +166,10 @@ def pause(session: Session, row: Leased) -> bool:
         .values(state=PAUSED, fence=table.fence + 1, lease_expires_at=None)
         .returning(table.id)
     ).scalar()
-    return paused is not None
+    if paused is None:
+        return False
+    meter(session, table, row.id, goes_on=False)
+    return True
 
 
 def resume(session: Session, row: Leased) -> bool:

@@ -10,7 +10,8 @@ from sqlalchemy import update
 
 from manyicl_core.evaluation.metrics import score
 from manyicl_core.store.evaluations import recorder
-from manyicl_core.store.leases import LeaseLost, claim_work, claimable_ids
+from manyicl_core.store.fair_queue import waiting_work
+from manyicl_core.store.leases import LeaseLost, claim_work
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Evaluation
 from tests.api.test_evaluations import files
@@ -174,7 +175,7 @@ def test_a_cancelled_job_takes_its_evaluation_along(client: OpenAI, start_worker
 def test_a_stale_worker_can_write_nothing_for_an_evaluation(client: OpenAI) -> None:
     evaluation_id = create_evaluation(client, model=BASE_MODEL, **files(client))["id"]
     with transaction() as session:
-        assert evaluation_id in claimable_ids(session, Evaluation, 1000)
+        assert evaluation_id in [row.id for row in waiting_work(session, [Evaluation], 1000)]
         stale = claim_work(session, Evaluation, evaluation_id, 60)
         session.execute(
             update(Evaluation).where(Evaluation.id == evaluation_id).values(lease_expires_at=Evaluation.created_at)

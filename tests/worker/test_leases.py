@@ -6,9 +6,10 @@ from manyicl_core.contract.progress import CheckpointSaved, Trained
 from manyicl_core.objects import open_store
 from manyicl_core.settings import get_settings
 from manyicl_core.store import hints
+from manyicl_core.store.fair_queue import waiting_work
 from manyicl_core.store.jobs import checkpoints, recorder
 from manyicl_core.store.jobs.parts import Part
-from manyicl_core.store.leases import Claim, LeaseLost, claim_work, claimable_ids, renew_lease
+from manyicl_core.store.leases import Claim, LeaseLost, claim_work, renew_lease
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Job
 from tests.jobs import create_job
@@ -81,7 +82,7 @@ def test_a_job_outlives_every_lost_hint(client: OpenAI) -> None:
     with hints.get_celery().connection_for_write() as connection:
         connection.default_channel.client.flushall()
     with transaction() as session:
-        assert job_id in claimable_ids(session, Job, 1000)
+        assert job_id in [row.id for row in waiting_work(session, [Job], 1000)]
     assert send_missing_hints(hints.JOBS_QUEUE, JOBS_WORK) > 0
     assert hints.waiting_hints(hints.JOBS_QUEUE) > 0
     assert send_missing_hints(hints.JOBS_QUEUE, JOBS_WORK) == 0, "hints are not sent again while some wait"
@@ -97,4 +98,4 @@ def test_a_job_is_accepted_while_the_broker_is_away(client: OpenAI, servers: Ser
     finally:
         servers.start_valkey()
     with transaction() as session:
-        assert job.id in claimable_ids(session, Job, 1000)
+        assert job.id in [row.id for row in waiting_work(session, [Job], 1000)]

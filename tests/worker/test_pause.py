@@ -8,10 +8,11 @@ from openai import OpenAI
 from manyicl_core.contract.progress import CheckpointSaved, Started, StepMetrics
 from manyicl_core.objects import open_store
 from manyicl_core.settings import get_settings
+from manyicl_core.store.fair_queue import waiting_work
 from manyicl_core.store.jobs import recorder
 from manyicl_core.store.jobs.checkpoints import record_checkpoint
 from manyicl_core.store.jobs.parts import Part
-from manyicl_core.store.leases import Claim, LeaseLost, claim_work, claimable_ids, renew_lease
+from manyicl_core.store.leases import Claim, LeaseLost, claim_work, renew_lease
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Evaluation, Job
 from tests.jobs import await_state, create_job, learnt, recorded_checkpoints
@@ -46,11 +47,11 @@ def test_a_waiting_job_leaves_the_queue_and_comes_back_to_its_place(client: Open
     first, second = create_job(client).id, create_job(client).id
     assert jobs.pause(first).status == "paused"
     with transaction() as session:
-        assert first not in claimable_ids(session, Job, 1000)
+        assert first not in [row.id for row in waiting_work(session, [Job], 1000)]
         assert claim_work(session, Job, first, 60) is None
     assert jobs.resume(first).status == "queued"
     with transaction() as session:
-        waiting = claimable_ids(session, Job, 1000)
+        waiting = [row.id for row in waiting_work(session, [Job], 1000)]
     assert waiting.index(first) < waiting.index(second)
 
 

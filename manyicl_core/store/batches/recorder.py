@@ -1,5 +1,6 @@
 """What a running batch's worker writes: every write locks the held row and checks the fence."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -13,6 +14,7 @@ from manyicl_core.store.batches.schemas import LineProblem, batch_status
 from manyicl_core.store.job_states import CANCELLED, FAILED, SUCCEEDED
 from manyicl_core.store.leases import Claim, finish, hold
 from manyicl_core.store.tables import Batch, BatchChunk, File
+from manyicl_core.store.usage.service import BATCH, add_usage, served
 from manyicl_core.store.webhooks.outbox import announce
 
 INVALID = "invalid_requests"
@@ -44,10 +46,13 @@ def record_chunk(session: Session, claim: Claim[Batch], number: int, key: str, r
     answers = [result.body for result in results if result.succeeded]
     batch.completed += len(answers)
     batch.failed += len(results) - len(answers)
+    meters: Counter[str] = Counter()
     for usage in (answer.get("usage") or {} for answer in answers):
+        meters.update(served(BATCH, usage))
         batch.input_tokens += usage.get("prompt_tokens", 0)
         batch.output_tokens += usage.get("completion_tokens", 0)
         batch.cached_tokens += (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    add_usage(session, batch.project_id, meters)
 
 
 def record_finalizing(session: Session, claim: Claim[Batch]) -> None:

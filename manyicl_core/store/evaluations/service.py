@@ -23,6 +23,7 @@ from manyicl_core.store.leases import request_cancel
 from manyicl_core.store.models.service import ServedModel, served_model
 from manyicl_core.store.models.weights import hold_weights
 from manyicl_core.store.pages import Page, fetch_page
+from manyicl_core.store.quotas.service import admit_job
 from manyicl_core.store.tables import Evaluation, EvaluationEvent
 from manyicl_core.store.tasks.datasets import load_dataset, store_dataset
 from manyicl_core.store.tasks.files import read_tasks
@@ -55,6 +56,7 @@ def create_evaluation(session: Session, store: ArtifactStore, project_id: str, r
         options=stored_options(request, request.forgetting),
         seed=request.seed if request.seed is not None else secrets.randbelow(2**31),
     )
+    admit_job(session, project_id)
     session.add(evaluation)
     session.flush()
     total = planned_measurements(evaluation)

@@ -14,6 +14,7 @@ from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.files.content import Measured, StoredContent, content_key
 from manyicl_core.store.files.schemas import MAX_NAME_CHARACTERS, RESULTS_PURPOSE
 from manyicl_core.store.pages import Page, fetch_page
+from manyicl_core.store.quotas.service import admit_bytes
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import File
 
@@ -46,7 +47,11 @@ def create_file(
     """Keep a file whose content is stored; with ``seconds``, so long.
 
     The content is stored before the row exists, so no row ever points at nothing.
+
+    Raises:
+        QuotaExceeded: the project may not keep so much.
     """
+    admit_bytes(session, project_id, content.bytes)
     file = File(
         id=content.file_id,
         project_id=project_id,
@@ -83,7 +88,7 @@ def stored_file(store: ArtifactStore, project_id: str, path: Path, filename: str
 
 
 def create_result_file(session: Session, store: ArtifactStore, project_id: str, path: Path, filename: str) -> File:
-    """Keep a file that a job made."""
+    """Keep a file that a job made; it counts for the quota of stored bytes, and is never refused."""
     file = stored_file(store, project_id, path, filename, RESULTS_PURPOSE)
     session.add(file)
     session.flush()

@@ -18,6 +18,7 @@ from manyicl_core.store.jobs.parts import Part, checkpoint_model_id, first_step,
 from manyicl_core.store.jobs.result_files import metrics_file, weights_file
 from manyicl_core.store.leases import Claim, finish, hold
 from manyicl_core.store.tables import Checkpoint, Job, JobMetrics, Model, Project
+from manyicl_core.store.usage.service import TRAINED_TOKENS, add_usage
 from manyicl_core.store.webhooks.outbox import announce
 
 _TOTALS = ("steps", "tokens", "answers", "target_tokens")
@@ -62,6 +63,7 @@ def record_step(session: Session, claim: Claim[Job], part: Part, message: StepMe
     ).scalar()
     if new is None:
         return
+    add_usage(session, job.project_id, {TRAINED_TOKENS: message.tokens})
     steps = job.plan["steps"]
     # Parts that have not started are taken to be as long as those that have.
     left = steps * part.count / (part.number + 1) - step

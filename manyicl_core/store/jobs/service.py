@@ -23,6 +23,7 @@ from manyicl_core.store.jobs.schemas import event_object
 from manyicl_core.store.jobs.start import Start, find_start
 from manyicl_core.store.jobs.validation import validation_of
 from manyicl_core.store.pages import Page, fetch_page
+from manyicl_core.store.quotas.service import admit_job, admit_training
 from manyicl_core.store.tables import Job, JobEvent
 from manyicl_core.store.tasks.datasets import store_dataset
 from manyicl_core.store.tasks.files import read_tasks
@@ -54,6 +55,7 @@ def create_job(session: Session, store: ArtifactStore, project_id: str, request:
         NotFound: a file or the model does not exist.
         Conflict: the model to go on from was trained with another encoder.
         Unavailable: the base model is not on this machine.
+        QuotaExceeded: too many jobs wait, or the project has trained its tokens of the day.
     """
     checked = check_request(session, store, project_id, request)
     job, tasks, start = checked.job, checked.tasks, checked.start
@@ -62,6 +64,8 @@ def create_job(session: Session, store: ArtifactStore, project_id: str, request:
     except InvalidDataset as error:
         raise InvalidRequest(str(error), "training_file", "example_too_long") from error
     job.dataset = store_dataset(store, tasks)
+    admit_job(session, project_id)
+    admit_training(session, project_id, request.manyicl.token_budget)
     session.add(job)
     session.flush()
     add_event(session, job.id, "info", f"Created fine-tuning job {job.id}")

@@ -28,9 +28,14 @@ class Caller:
     scopes: frozenset[str]
 
 
+def find_project(session: Session, name: str) -> Project | None:
+    """The project of that name, if there is one."""
+    return session.scalar(select(Project).where(Project.name == name))
+
+
 def get_or_create_project(session: Session, name: str) -> Project:
     """The project of that name."""
-    project = session.scalar(select(Project).where(Project.name == name))
+    project = find_project(session, name)
     if project is None:
         project = Project(id=new_id("proj_"), name=name)
         session.add(project)

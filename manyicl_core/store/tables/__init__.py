@@ -17,7 +17,9 @@ from manyicl_core.store.tables.measurements import Measurement
 from manyicl_core.store.tables.model_permissions import ModelPermission
 from manyicl_core.store.tables.models import Model
 from manyicl_core.store.tables.projects import Project
+from manyicl_core.store.tables.quotas import Quota
 from manyicl_core.store.tables.uploads import Upload, UploadPart
+from manyicl_core.store.tables.usage import Usage
 from manyicl_core.store.tables.webhooks import WebhookDelivery, WebhookEndpoint
 
 __all__ = [
@@ -43,8 +45,10 @@ __all__ = [
     "ModelPermission",
     "PlainText",
     "Project",
+    "Quota",
     "Upload",
     "UploadPart",
+    "Usage",
     "WebhookDelivery",
     "WebhookEndpoint",
 ]

@@ -12,7 +12,11 @@ class File(Base):
     """One file of a project; one with ``expires_at`` is gone from then on."""
 
     __tablename__ = "files"
-    __table_args__ = (Index(None, "project_id", "created_at"), Index(None, "expires_at"))
+    __table_args__ = (
+        Index(None, "project_id", "created_at"),
+        Index(None, "project_id", "bytes"),
+        Index(None, "expires_at"),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))

@@ -14,7 +14,8 @@ class Leased(Base):
 
     ``fence`` rises with every claim; whoever writes on behalf of running work names the fence it
     claimed, so a worker that lost the work can write nothing. Running work without a lease is
-    part of other work, whose holder writes for it, and is never claimed itself.
+    part of other work, whose holder writes for it, and is never claimed itself. ``metered_at`` is
+    up to when the time that workers held it is counted in the project's usage.
     """
 
     __abstract__ = True
@@ -26,6 +27,7 @@ class Leased(Base):
     fence: Mapped[int] = mapped_column(default=0)
     lease_expires_at: Mapped[datetime | None]
     infrastructure_failures: Mapped[int] = mapped_column(default=0)
+    metered_at: Mapped[datetime | None]
     cancel_requested_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]

@@ -12,6 +12,7 @@ from manyicl_core.settings import get_settings
 from manyicl_core.store.files.content import StoredContent
 from manyicl_core.store.files.service import checked_name, create_file
 from manyicl_core.store.pages import Page, fetch_page
+from manyicl_core.store.quotas.service import admit_bytes
 from manyicl_core.store.tables import File, Upload, UploadPart
 from manyicl_core.store.uploads.parts import StoredPart
 from manyicl_core.store.uploads.schemas import MAX_PARTS, CreateUpload, upload_status
@@ -24,6 +25,7 @@ def create_upload(session: Session, project_id: str, request: CreateUpload) -> U
 
     Raises:
         InvalidRequest: it would be too large, or its name is no good.
+        QuotaExceeded: the project may not keep so much.
     """
     largest = get_settings().max_upload_bytes
     if request.bytes > largest:
@@ -38,6 +40,7 @@ def create_upload(session: Session, project_id: str, request: CreateUpload) -> U
         file_seconds=None if request.expires_after is None else request.expires_after.seconds,
         expires_at=func.now() + _LIFETIME,
     )
+    admit_bytes(session, project_id, request.bytes)
     session.add(upload)
     session.flush()
     session.refresh(upload)
@@ -162,8 +165,9 @@ def complete_upload(
         Conflict: it is over meanwhile.
     """
     upload = pending_upload(session, project_id, upload_id)
-    create_file(session, project_id, file, upload.filename, upload.purpose, upload.file_seconds)
+    # First, so that its bytes do not count twice for the quota.
     upload.state = "completed"
+    create_file(session, project_id, file, upload.filename, upload.purpose, upload.file_seconds)
     upload.file = file.file_id
     upload.part_ids = part_ids
     return upload

@@ -1,0 +1,1 @@
+"""Quotas: what a project may keep, queue, train and ask."""

@@ -1,0 +1,1 @@
+"""What projects use, a project and a day."""
