@@ -99,7 +99,7 @@ def test_prompts_behind_demonstrations_are_queries(client: OpenAI) -> None:
         ({"prompt": [[1], []]}, "prompt.1"),
         ({"prompt": [1] * 3000}, None),
         ({"prompt": [100_000]}, None),
-        ({"prompt": [[1] * 2000] * 200}, "prompt"),
+        ({"prompt": ["a " * 1000] * 300}, "prompt"),
         ({"prompt": ["a"] * 100, "n": 100}, "prompt"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"suffix": "x"}, "suffix"),
