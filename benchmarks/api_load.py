@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import text
 
-from benchmarks.api_process import Api, running_api
+from benchmarks.api_process import NOBODY, Api, running_api
 from manyicl_core.child_process import spawn, stop
 from manyicl_core.embedded import free_port
 from manyicl_core.store.session import transaction
@@ -41,7 +41,6 @@ CLIENTS = 16
 JOBS = 1000
 MODEL = "benchmark/tiny-llama"
 BOUNDARY = "a-boundary-of-the-benchmark"
-NOWHERE = "http://127.0.0.1:9"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,7 @@ def measure(folder: Path, core: str, rounds: int, requests: int) -> dict[str, di
     settings = {"model_folder": str(model), "base_model": MODEL}
     pinned = ["taskset", "--cpu-list", core, sys.executable, "-m"]
     command = [*pinned, "manyicl_core.cli.main", "api"]
-    with running_api(folder, NOWHERE, settings, command) as api, bare_server(folder, pinned) as bare:
+    with running_api(folder, f"http://{NOBODY}", settings, command) as api, bare_server(folder, pinned) as bare:
         job_id = make_jobs(api)
         (folder / "upload").write_bytes(upload_body())
         multipart = f"content-type: multipart/form-data; boundary={BOUNDARY}"

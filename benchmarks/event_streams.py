@@ -24,7 +24,7 @@ import numpy as np
 import psycopg
 from rich.console import Console
 
-from benchmarks.api_alone import Api, Database, make_database, running_api, running_postgres
+from benchmarks.api_process import HOST, Api, Database, api_over, make_database, running_postgres
 
 STREAMS = 1_000
 EVENTS_PER_SECOND, SHARED_EVENTS_PER_SECOND = 20, 2
@@ -75,7 +75,7 @@ def main() -> int:
     seconds = 15.0 if arguments.quick else 60.0
     result: dict[str, float] = {"streams": STREAMS, "seconds": seconds}
     with tempfile.TemporaryDirectory(prefix="manyicl-streams-") as name, running_postgres(Path(name)) as postgres:
-        database = make_database(postgres.url, Path(name))
+        database = make_database(postgres.url, Path(name), {})
         *jobs, another = [f"ftjob-{number}" for number in range(1, STREAMS + 2)]
         with psycopg.connect(database.url, autocommit=True) as connection:
             connection.execute(_JOBS, {"project": database.project_id, "jobs": STREAMS + 1})
@@ -83,7 +83,7 @@ def main() -> int:
             ("own_job", jobs, EVENTS_PER_SECOND),
             ("same_job", [another] * STREAMS, SHARED_EVENTS_PER_SECOND),
         ):
-            with running_api(database) as api:
+            with api_over(database, Path(name)) as api:
                 figures = asyncio.run(_measure(api, database, followed, per_second, seconds))
             result |= {f"{what}_{key}": value for key, value in figures.items()}
     Console().print(result)
@@ -128,8 +128,8 @@ async def _measure(
 async def _follow(api: Api, job: str, room: asyncio.Semaphore, ready: asyncio.Event, delays: Delays) -> None:
     """One client, as light as can be: a thousand of an HTTP library's would be what is slow."""
     async with room:
-        reader, writer = await asyncio.open_connection(api.host, api.port)
-        head = [f"GET /v1/fine_tuning/jobs/{job}/events?stream=true HTTP/1.1", f"host: {api.host}"]
+        reader, writer = await asyncio.open_connection(HOST, api.port)
+        head = [f"GET /v1/fine_tuning/jobs/{job}/events?stream=true HTTP/1.1", f"host: {HOST}"]
         head += [f"{name}: {value}" for name, value in api.headers.items()]
         writer.write("\r\n".join([*head, "", ""]).encode())
         status = await reader.readline()

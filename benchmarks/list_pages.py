@@ -23,7 +23,7 @@ import psycopg
 from psycopg import sql
 from rich.console import Console
 
-from benchmarks.api_alone import make_database, running_api, running_postgres
+from benchmarks.api_process import api_over, make_database, running_postgres
 from manyicl_core.embedded import EmbeddedPostgres
 
 FEW, MANY = 1_000, 1_000_000
@@ -77,7 +77,7 @@ def _compare(few: Side, many: Side, pages: int, query: Query) -> dict[str, float
     for number in range(pages + 100):
         for side, times in zip((few, many), seconds, strict=True):
             started = time.perf_counter()
-            response = side.http.get("/v1/fine_tuning/jobs", params=query(side, random_))
+            response = side.http.get("/fine_tuning/jobs", params=query(side, random_))
             took = time.perf_counter() - started
             response.raise_for_status()
             if number >= 100:
@@ -102,12 +102,12 @@ def _filtered(side: Side, random_: random.Random) -> dict[str, str | int]:
 def _running_side(postgres: EmbeddedPostgres, folder: Path, name: str, jobs: int) -> Iterator[Side]:
     with psycopg.connect(postgres.url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    database = make_database(postgres.url.replace("/postgres?", f"/{name}?"), folder)
+    database = make_database(postgres.url.replace("/postgres?", f"/{name}?"), folder, {})
     with psycopg.connect(database.url, autocommit=True) as connection:
         connection.execute(_FILL, {"project": database.project_id, "jobs": jobs, "page": PAGE})
         connection.execute("VACUUM ANALYZE")
         ids = [row[0] for row in connection.execute("SELECT id FROM jobs ORDER BY random() LIMIT 10000")]
-    with running_api(database) as api, httpx2.Client(base_url=api.url, headers=api.headers) as http:
+    with api_over(database, folder) as api, httpx2.Client(base_url=api.base_url, headers=api.headers) as http:
         yield Side(http, ids, jobs // PAGE)
 
 
