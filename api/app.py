@@ -29,6 +29,7 @@ from api.routes import (
     projects,
     quotas,
     uploads,
+    usage,
     webhook_endpoints,
 )
 from manyicl_core import __version__
@@ -55,6 +56,7 @@ _MODULES = (
     projects,
     audit_logs,
     quotas,
+    usage,
 )
 
 _MAX_BODY_BYTES = 8 << 20

@@ -12,8 +12,8 @@ from manyicl_core.base_models.catalog import known_base_models
 from manyicl_core.base_models.pull import PullFailed, pull_base_model
 from manyicl_core.child_process import engine_environment, passive_threads
 from manyicl_core.cli.connection import CONNECTION_FILE, ServiceFailed, find_service
-from manyicl_core.cli.keys import keys_app, projects_app
 from manyicl_core.cli.output import fail, out
+from manyicl_core.cli.projects import keys_app, projects_app
 from manyicl_core.cli.quotas import quotas_app
 from manyicl_core.settings import MissingSetting, Settings, get_settings, required
 

@@ -1,107 +1,115 @@
-"""What ``manyicl projects`` and ``manyicl keys`` ask of the service."""
+"""``manyicl projects`` and ``manyicl keys``: projects and keys of a running service."""
 
 from collections.abc import Iterator
-from datetime import datetime
-from typing import Any
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
 
-import httpx2
-from rich.box import SIMPLE
-from rich.table import Column, Table
-from rich.text import Text
+import typer
 
-from manyicl_core.cli.connection import ServiceFailed, answer_of
+from manyicl_core.cli.connection import CONNECTION_FILE, ServiceFailed, find_service, open_client
+from manyicl_core.cli.output import fail, note, out
+from manyicl_core.cli.projects_client import ProjectsClient, keys_table, projects_table
 
-_PROJECTS = "organization/projects"
-_PAGE = 100
-_ID_CHARACTERS = len("proj_") + 24
+projects_app = typer.Typer(help="Projects, the tenants of an installation.", no_args_is_help=True)
+keys_app = typer.Typer(help="API keys of projects.", no_args_is_help=True)
 
-
-class ProjectsClient:
-    """Projects and keys of a running service, as far as the key of ``client`` may see them."""
-
-    def __init__(self, client: httpx2.Client) -> None:
-        self._client = client
-
-    def create_project(self, name: str) -> dict[str, Any]:
-        """A new project."""
-        return self._send("POST", _PROJECTS, {"name": name})
-
-    def archive_project(self, project: str) -> dict[str, Any]:
-        """Close a project; its keys open nothing any more."""
-        return self._send("POST", f"{_PROJECTS}/{self._project_id(project)}/archive")
-
-    def list_projects(self) -> list[dict[str, Any]]:
-        """Every project, archived ones too."""
-        return list(self._pages(_PROJECTS, include_archived=True))
-
-    def create_key(self, project: str | None, name: str, scopes: list[str] | None) -> dict[str, Any]:
-        """A new key with its secret."""
-        body = {"name": name} | ({} if scopes is None else {"scopes": scopes})
-        return self._send("POST", self._keys_of(project), body)
-
-    def list_keys(self, project: str | None) -> list[dict[str, Any]]:
-        """The keys that hold."""
-        return list(self._pages(self._keys_of(project)))
-
-    def rotate_key(self, project: str | None, key_id: str, grace_seconds: int) -> dict[str, Any]:
-        """A key in the place of another, with its secret."""
-        return self._send("POST", f"{self._keys_of(project)}/{key_id}/rotate", {"grace_seconds": grace_seconds})
-
-    def revoke_key(self, project: str | None, key_id: str) -> dict[str, Any]:
-        """End a key."""
-        return self._send("DELETE", f"{self._keys_of(project)}/{key_id}")
-
-    def _keys_of(self, project: str | None) -> str:
-        return f"{_PROJECTS}/{self._project_id(project)}/api_keys"
-
-    def _project_id(self, project: str | None) -> str:
-        """The id of the project of that name or id; without one, of the only one that the key sees."""
-        seen = list(self._pages(_PROJECTS))
-        named = [row for row in seen if project in (None, row["name"], row["id"])]
-        if len(named) == 1:
-            return str(named[0]["id"])
-        names = ", ".join(row["name"] for row in seen)
-        raise ServiceFailed(f"name one project with --project; this key sees {names}")
-
-    def _pages(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
-        page = self._send("GET", path, limit=_PAGE, **query)
-        yield from page["data"]
-        while page["has_more"]:
-            page = self._send("GET", path, limit=_PAGE, after=page["last_id"], **query)
-            yield from page["data"]
-
-    def _send(self, method: str, path: str, body: dict[str, Any] | None = None, **query: Any) -> dict[str, Any]:
-        try:
-            return answer_of(self._client.request(method, path, json=body, params=query))
-        except httpx2.HTTPError as error:
-            raise ServiceFailed(
-                f"{self._client.base_url} does not answer ({error}); is the service running?"
-            ) from error
+Project = Annotated[str | None, typer.Option(help="Name or id; not needed where the key sees only one.")]
+KeyId = Annotated[str, typer.Argument(help="The key's id, as `manyicl keys list` shows it.")]
 
 
-def projects_table(projects: list[dict[str, Any]]) -> Table:
-    """Projects for a person to read."""
-    table = _table("project", "created", "status")
-    for row in projects:
-        table.add_row(row["id"], Text(row["name"]), _date(row["created_at"]), row["status"])
-    return table
+@projects_app.callback()
+@keys_app.callback()
+def _remember_service(
+    context: typer.Context,
+    connection: Annotated[
+        Path, typer.Option(help="Where `manyicl up` wrote the service's URL and key.")
+    ] = CONNECTION_FILE,
+    base_url: Annotated[str | None, typer.Option(help="The service's URL.", envvar="OPENAI_BASE_URL")] = None,
+    api_key: Annotated[
+        str | None, typer.Option(help="A key with the scope that this needs.", envvar="OPENAI_API_KEY")
+    ] = None,
+) -> None:
+    context.obj = (connection, base_url, api_key)
 
 
-def keys_table(keys: list[dict[str, Any]]) -> Table:
-    """Keys for a person to read."""
-    table = _table("key", "value", "scopes", "created", "ends")
-    for row in keys:
-        told = (row["redacted_value"], ", ".join(row["scopes"]), _date(row["created_at"]), _date(row["expires_at"]))
-        table.add_row(row["id"], Text(row["name"]), *told)
-    return table
+@contextmanager
+def _service(context: typer.Context) -> Iterator[ProjectsClient]:
+    try:
+        with open_client(*find_service(*context.obj)) as client:
+            yield ProjectsClient(client)
+    except ServiceFailed as error:
+        fail(str(error))
 
 
-def _table(*columns: str) -> Table:
-    """The ids first and whole, however narrow the terminal: other commands take them."""
-    return Table(
-        Column("id", min_width=_ID_CHARACTERS), *(Column(name, overflow="fold") for name in columns), box=SIMPLE
-    )
+@projects_app.command("create")
+def projects_create(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Letters, digits, '.', '_' and '-'; a part of its models' ids.")],
+) -> None:
+    """Make a project and print its id; `manyicl keys create --project` makes its first key."""
+    with _service(context) as service:
+        out.print(service.create_project(name)["id"], markup=False)
 
 
-def _date(seconds: int | None) -> str:
-    return "" if seconds is None else datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")
+@projects_app.command("list")
+def projects_list(context: typer.Context) -> None:
+    """Show the projects, archived ones too."""
+    with _service(context) as service:
+        out.print(projects_table(service.list_projects()))
+
+
+@projects_app.command("archive")
+def projects_archive(
+    context: typer.Context, project: Annotated[str, typer.Argument(help="The project's name or id.")]
+) -> None:
+    """Close a project: its keys open nothing any more; nothing is deleted."""
+    with _service(context) as service:
+        note(f"{service.archive_project(project)['name']} is archived")
+
+
+@keys_app.command("create")
+def keys_create(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="What the key is for.")],
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="read, write, inference or admin; may be repeated. Without: the first three."),
+    ] = None,
+    project: Project = None,
+) -> None:
+    """Make a key and print its secret, once."""
+    with _service(context) as service:
+        _tell(service.create_key(project, name, scope or None))
+
+
+@keys_app.command("list")
+def keys_list(context: typer.Context, project: Project = None) -> None:
+    """Show a project's keys, without their secrets."""
+    with _service(context) as service:
+        out.print(keys_table(service.list_keys(project)))
+
+
+@keys_app.command("rotate")
+def keys_rotate(
+    context: typer.Context,
+    key_id: KeyId,
+    grace_seconds: Annotated[int, typer.Option(help="The old secret holds so much longer.", min=0)] = 0,
+    project: Project = None,
+) -> None:
+    """Make a key in the place of another one, and print its secret, once."""
+    with _service(context) as service:
+        _tell(service.rotate_key(project, key_id, grace_seconds))
+
+
+@keys_app.command("revoke")
+def keys_revoke(context: typer.Context, key_id: KeyId, project: Project = None) -> None:
+    """End a key, at once and for ever."""
+    with _service(context) as service:
+        service.revoke_key(project, key_id)
+    note(f"{key_id} is revoked")
+
+
+def _tell(key: dict[str, Any]) -> None:
+    note(f"{key['id']} with the scopes {', '.join(key['scopes'])}; its secret is shown only now:")
+    out.print(key["value"], markup=False)
