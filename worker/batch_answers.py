@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 from sqlalchemy.exc import DataError, OperationalError
 
+from manyicl_core.answers.objects import AnswerObject
 from manyicl_core.errors import ENGINE_ERROR, InvalidRequest, UserError, envelope
 from manyicl_core.ids import new_id
 from manyicl_core.store.batches.lines import BatchRequest
@@ -25,7 +26,7 @@ _MOST_FAILURES = 5
 
 _log = structlog.get_logger(__name__)
 
-Answer = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+Answer = Callable[[dict[str, Any]], Awaitable[AnswerObject]]
 
 
 class Answering:

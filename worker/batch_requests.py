@@ -13,6 +13,7 @@ from manyicl_core.answers.classifications import CreateClassification, answer_cl
 from manyicl_core.answers.completion_answer import answer_completion
 from manyicl_core.answers.completion_call import completion_call
 from manyicl_core.answers.completion_request import CreateCompletion
+from manyicl_core.answers.objects import AnswerObject
 from manyicl_core.answers.prompts import find_target
 from manyicl_core.engines.client import EngineClient
 from manyicl_core.errors import InvalidRequest, UserError
@@ -65,7 +66,7 @@ class BodyCheck:
 
 async def answer_body(
     engine: EngineClient, artifacts: ArtifactStore, project_id: str, endpoint: str, content: dict[str, Any]
-) -> dict[str, Any]:
+) -> AnswerObject:
     """The answer to one body, which has been checked.
 
     Raises:

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from manyicl_core.answers.objects import AnswerObject
 from manyicl_core.engines.client import open_engines
 from manyicl_core.errors import StorageFull
 from manyicl_core.objects import ArtifactStore
@@ -90,7 +91,7 @@ async def _answer_rest(work: Attempt[Batch], requests: Path) -> bool:
 
     engine = open_engines(work.settings, work.store)
 
-    async def answer(body: dict[str, Any]) -> dict[str, Any]:
+    async def answer(body: dict[str, Any]) -> AnswerObject:
         return await answer_body(engine, work.store, work.row.project_id, work.row.endpoint, body)
 
     try:

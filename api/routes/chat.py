@@ -14,11 +14,12 @@ from manyicl_core.answers.chat_answer import answer_chat
 from manyicl_core.answers.chat_call import chat_call
 from manyicl_core.answers.chat_request import CreateChatCompletion
 from manyicl_core.answers.chat_stream import stream_chat
+from manyicl_core.answers.objects import ChatCompletion
 
 router = APIRouter(prefix="/chat/completions", tags=["chat"])
 
 
-@router.post("", responses=STREAMED_RESPONSES)
+@router.post("", response_model=ChatCompletion, responses=STREAMED_RESPONSES)
 async def create_chat_completion(
     request: Request,
     caller: InferenceDep,

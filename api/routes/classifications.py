@@ -1,7 +1,5 @@
 """Classifications: many inputs at once over the labels of a task or context."""
 
-from typing import Any
-
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 
@@ -9,6 +7,7 @@ from api.dependencies import ArtifactsDep, InferenceDep
 from api.disconnect import unless_gone
 from api.metered_engine import MeteredEngineDep
 from manyicl_core.answers.classifications import CreateClassification, answer_classification, classification_call
+from manyicl_core.answers.objects import ClassificationList
 
 router = APIRouter(prefix="/classifications", tags=["classifications"])
 
@@ -20,7 +19,7 @@ async def create_classification(
     artifacts: ArtifactsDep,
     engine: MeteredEngineDep,
     body: CreateClassification,
-) -> Any:
+) -> ClassificationList:
     """Label every input, with the probability of each label."""
     call = await run_in_threadpool(classification_call, caller.project_id, artifacts, body)
     return await unless_gone(request, answer_classification(engine, call, body))

@@ -13,11 +13,12 @@ from api.routes.streamed import streamed
 from manyicl_core.answers.completion_answer import answer_completion, stream_completion
 from manyicl_core.answers.completion_call import completion_call
 from manyicl_core.answers.completion_request import CreateCompletion
+from manyicl_core.answers.objects import TextCompletion
 
 router = APIRouter(prefix="/completions", tags=["completions"])
 
 
-@router.post("", responses=STREAMED_RESPONSES)
+@router.post("", response_model=TextCompletion, responses=STREAMED_RESPONSES)
 async def create_completion(
     request: Request, caller: InferenceDep, artifacts: ArtifactsDep, engine: MeteredEngineDep, body: CreateCompletion
 ) -> Any:

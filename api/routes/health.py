@@ -1,10 +1,10 @@
 """Is the service up, and the parts it stands on."""
 
-from typing import Any
+from http import HTTPStatus
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -14,12 +14,20 @@ from manyicl_core.store.session import transaction
 router = APIRouter(tags=["health"])
 
 
-@router.get("/health")
-async def health(engine: EngineDep) -> JSONResponse:
+class Health(BaseModel):
+    """Whether each part answers."""
+
+    database: bool
+    engine: bool
+
+
+@router.get("/health", responses={HTTPStatus.SERVICE_UNAVAILABLE: {"model": Health}})
+async def health(engine: EngineDep, response: Response) -> Health:
     """200 while the database answers; the engine's state is told beside it."""
     database = await run_in_threadpool(_database_answers)
-    body: dict[str, Any] = {"database": database, "engine": await engine.healthy()}
-    return JSONResponse(body, 200 if database else 503)
+    if not database:
+        response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    return Health(database=database, engine=await engine.healthy())
 
 
 def _database_answers() -> bool:

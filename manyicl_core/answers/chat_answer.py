@@ -9,21 +9,22 @@ from manyicl_core.answers.chat_call import EngineCall
 from manyicl_core.answers.chat_request import CreateChatCompletion
 from manyicl_core.answers.labels import drawn, probabilities
 from manyicl_core.answers.logprobs import chat_logprobs
+from manyicl_core.answers.objects import ChatChoice, ChatCompletion, ChatLogprobs, ChatMessage
 from manyicl_core.answers.prompts import LABEL_SCORES, told
 from manyicl_core.engines.client import CompletionEngine
 
 
-async def answer_chat(engine: CompletionEngine, call: EngineCall, body: CreateChatCompletion) -> dict[str, Any]:
+async def answer_chat(engine: CompletionEngine, call: EngineCall, body: CreateChatCompletion) -> ChatCompletion:
     """The whole answer to ``body``, whose call is ``call``; the errors are those of the engine."""
     return chat_answer(call, body, await engine.complete(call.path, call.body))
 
 
-def answer_head(body: CreateChatCompletion) -> dict[str, Any]:
-    """What an answer, or every chunk of it, starts with."""
-    return {"id": "chatcmpl-" + secrets.token_hex(12), "created": int(time.time()), "model": body.model}
+def answer_id() -> str:
+    """A new answer's."""
+    return "chatcmpl-" + secrets.token_hex(12)
 
 
-def chat_answer(call: EngineCall, body: CreateChatCompletion, answer: dict[str, Any]) -> dict[str, Any]:
+def chat_answer(call: EngineCall, body: CreateChatCompletion, answer: dict[str, Any]) -> ChatCompletion:
     """The engine's whole ``answer`` in OpenAI's shape."""
     manyicl = None if call.prompt is None else told(call.prompt, answer["usage"])
     if call.path == LABEL_SCORES:
@@ -34,22 +35,24 @@ def chat_answer(call: EngineCall, body: CreateChatCompletion, answer: dict[str, 
     else:
         choices = [_choice(call, body, choice) for choice in answer["choices"]]
     return {
-        **answer_head(body),
+        "id": answer_id(),
         "object": "chat.completion",
+        "created": int(time.time()),
+        "model": body.model,
         "choices": choices,
         "usage": answer["usage"],
         "manyicl": manyicl,
     }
 
 
-def _choice(call: EngineCall, body: CreateChatCompletion, choice: dict[str, Any]) -> dict[str, Any]:
+def _choice(call: EngineCall, body: CreateChatCompletion, choice: dict[str, Any]) -> ChatChoice:
     text = call.new_text()
     content = text.push(choice["text"] if "text" in choice else choice["message"]["content"] or "") + text.flush()
     logprobs = chat_logprobs(choice.get("logprobs"), body.top_logprobs or 0)
     return _told_choice(choice["index"], content, choice["finish_reason"], logprobs)
 
 
-def _drawn_choices(call: EngineCall, body: CreateChatCompletion, scores: list[float]) -> list[dict[str, Any]]:
+def _drawn_choices(call: EngineCall, body: CreateChatCompletion, scores: list[float]) -> list[ChatChoice]:
     labels = _labels(call)
     generator = random.Random(body.seed)
     indices = [drawn(scores, body.temperature or 0.0, generator) for _ in range(body.n or 1)]
@@ -62,6 +65,6 @@ def _labels(call: EngineCall) -> tuple[str, ...]:
     return call.prompt.labels
 
 
-def _told_choice(index: int, content: str, finish: str | None, logprobs: dict[str, Any] | None) -> dict[str, Any]:
-    message = {"role": "assistant", "content": content, "refusal": None}
+def _told_choice(index: int, content: str, finish: str | None, logprobs: ChatLogprobs | None) -> ChatChoice:
+    message: ChatMessage = {"role": "assistant", "content": content, "refusal": None}
     return {"index": index, "message": message, "finish_reason": finish, "logprobs": logprobs}

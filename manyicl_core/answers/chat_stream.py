@@ -1,15 +1,17 @@
 """The engine's chunks as OpenAI's ``chat.completion.chunk``."""
 
+import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
 from manyicl_core.answers.answer_text import PlainText
-from manyicl_core.answers.chat_answer import answer_chat, answer_head
+from manyicl_core.answers.chat_answer import answer_chat, answer_id
 from manyicl_core.answers.chat_call import EngineCall
 from manyicl_core.answers.chat_request import CreateChatCompletion
 from manyicl_core.answers.logprobs import chat_logprobs
+from manyicl_core.answers.objects import ChatLogprobs, Told
 from manyicl_core.answers.prompts import LABEL_SCORES, told
 from manyicl_core.engines.client import CompletionEngine
 
@@ -22,7 +24,12 @@ async def stream_chat(
     The first one comes when the engine has started to answer: a refusal is raised before it.
     """
     parts = _drawn_answer(engine, call, body) if call.path == LABEL_SCORES else _written_answer(engine, call, body)
-    head = {**answer_head(body), "object": "chat.completion.chunk"}
+    head = {
+        "id": answer_id(),
+        "object": "chat.completion.chunk",
+        "created": int(time.time()),
+        "model": body.model,
+    }
     async with aclosing(parts):
         async for part in parts:
             if part["choices"] or body.usage_asked:
@@ -73,11 +80,11 @@ def _new_text(choice: dict[str, Any]) -> str:
 
 
 def _chunk(
-    manyicl: dict[str, Any] | None,
+    manyicl: Told | None,
     index: int,
     delta: dict[str, str],
     finish: str | None = None,
-    logprobs: dict[str, Any] | None = None,
+    logprobs: ChatLogprobs | None = None,
 ) -> dict[str, Any]:
     choice = {"index": index, "delta": delta, "finish_reason": finish, "logprobs": logprobs}
     return {"choices": [choice], "usage": None, "manyicl": manyicl}

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from manyicl_core.answers.labels import probabilities
+from manyicl_core.answers.objects import Classification, ClassificationList, Usage
 from manyicl_core.answers.prompts import LABEL_SCORES, find_target, label_scores_body, prompts_behind, told
 from manyicl_core.engines.client import CompletionEngine
 from manyicl_core.errors import InvalidRequest
@@ -87,7 +88,7 @@ def _check_size(prompts: list[HostedPrompt], labels: tuple[str, ...]) -> None:
 
 async def answer_classification(
     engine: CompletionEngine, call: ClassificationCall, body: CreateClassification
-) -> dict[str, Any]:
+) -> ClassificationList:
     """The answer to ``body``, whose call is ``call``; the errors are those of the engine."""
     answers = [await engine.complete(LABEL_SCORES, part) for part in call.bodies]
     scores = [of_input for answer in answers for of_input in answer["scores"]]
@@ -103,8 +104,7 @@ async def answer_classification(
     }
 
 
-def _classification(index: int, labels: tuple[str, ...], scores: list[float]) -> dict[str, Any]:
-    """One input's answer; ``label_mass`` is how probable the model finds the labels among all texts."""
+def _classification(index: int, labels: tuple[str, ...], scores: list[float]) -> Classification:
     of_label = dict(zip(labels, probabilities(scores), strict=True))
     label = max(of_label, key=of_label.__getitem__)
     return {
@@ -117,11 +117,12 @@ def _classification(index: int, labels: tuple[str, ...], scores: list[float]) ->
     }
 
 
-def _total(usages: list[dict[str, Any]]) -> dict[str, Any]:
+def _total(usages: list[Usage]) -> Usage:
     """One ``usage`` over several requests."""
-    total: dict[str, Any] = {
-        name: sum(usage[name] for usage in usages) for name in ("prompt_tokens", "completion_tokens", "total_tokens")
+    details = [usage.get("prompt_tokens_details") for usage in usages]
+    return {
+        "prompt_tokens": sum(usage["prompt_tokens"] for usage in usages),
+        "completion_tokens": sum(usage["completion_tokens"] for usage in usages),
+        "total_tokens": sum(usage["total_tokens"] for usage in usages),
+        "prompt_tokens_details": {"cached_tokens": sum(detail["cached_tokens"] for detail in details if detail)},
     }
-    details = [usage.get("prompt_tokens_details") or {} for usage in usages]
-    total["prompt_tokens_details"] = {"cached_tokens": sum(detail.get("cached_tokens", 0) for detail in details)}
-    return total

@@ -11,18 +11,27 @@ from manyicl_core.answers.answer_text import PlainText
 from manyicl_core.answers.completion_call import CompletionCall
 from manyicl_core.answers.completion_logprobs import CompletionLogprobs
 from manyicl_core.answers.completion_request import CreateCompletion
+from manyicl_core.answers.objects import TextChoice, TextCompletion, TextLogprobs
 from manyicl_core.answers.prompts import told
 from manyicl_core.engines.client import CompletionEngine
 
 _PATH = "/v1/completions"
 
 
-async def answer_completion(engine: CompletionEngine, call: CompletionCall, body: CreateCompletion) -> dict[str, Any]:
+async def answer_completion(engine: CompletionEngine, call: CompletionCall, body: CreateCompletion) -> TextCompletion:
     """The whole answer to ``body``, whose call is ``call``; the errors are those of the engine."""
     answer = await engine.complete(_PATH, call.body)
     manyicl = None if call.hosted is None else told(call.hosted, answer["usage"])
     choices = [_whole_choice(call, body.n or 1, choice) for choice in answer["choices"]]
-    return {**_head(body), "choices": choices, "usage": answer["usage"], "manyicl": manyicl}
+    return {
+        "id": _id(),
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": body.model,
+        "choices": choices,
+        "usage": answer["usage"],
+        "manyicl": manyicl,
+    }
 
 
 async def stream_completion(
@@ -36,7 +45,7 @@ async def stream_completion(
         async for chunk in _told_at_once(engine, call, body):
             yield chunk
         return
-    head = _head(body)
+    head = {"id": _id(), "object": "text_completion", "created": int(time.time()), "model": body.model}
     texts: defaultdict[int, PlainText] = defaultdict(call.new_text)
     logprobs: defaultdict[int, CompletionLogprobs] = defaultdict(lambda: CompletionLogprobs(call.special))
     async with aclosing(engine.stream(_PATH, call.body)) as parts:
@@ -64,7 +73,7 @@ async def _told_at_once(
         yield {**answer, "choices": []}
 
 
-def _whole_choice(call: CompletionCall, n: int, choice: dict[str, Any]) -> dict[str, Any]:
+def _whole_choice(call: CompletionCall, n: int, choice: dict[str, Any]) -> TextChoice:
     prompt = call.echoed[choice["index"] // n] if call.echoed else None
     text, answer = call.new_text(), choice["text"]
     if prompt is not None:
@@ -73,15 +82,9 @@ def _whole_choice(call: CompletionCall, n: int, choice: dict[str, Any]) -> dict[
     return _choice(choice["index"], text.push(answer) + text.flush(), choice["finish_reason"], logprobs)
 
 
-def _choice(index: int, text: str, finish: str | None, logprobs: dict[str, Any] | None) -> dict[str, Any]:
+def _choice(index: int, text: str, finish: str | None, logprobs: TextLogprobs | None) -> TextChoice:
     return {"index": index, "text": text, "finish_reason": finish, "logprobs": logprobs}
 
 
-def _head(body: CreateCompletion) -> dict[str, Any]:
-    """What an answer, or every chunk of it, starts with."""
-    return {
-        "id": "cmpl-" + secrets.token_hex(12),
-        "object": "text_completion",
-        "created": int(time.time()),
-        "model": body.model,
-    }
+def _id() -> str:
+    return "cmpl-" + secrets.token_hex(12)

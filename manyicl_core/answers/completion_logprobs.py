@@ -5,6 +5,7 @@ from collections.abc import Set
 from typing import Any
 
 from manyicl_core.answers.completion_call import Prompt
+from manyicl_core.answers.objects import TextLogprobs
 
 
 class CompletionLogprobs:
@@ -26,7 +27,7 @@ class CompletionLogprobs:
         self._characters = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def of(self, told: dict[str, Any] | None) -> dict[str, Any] | None:
+    def of(self, told: dict[str, Any] | None) -> TextLogprobs | None:
         """``choice.logprobs`` out of the engine's, ours or vLLM's; None: it was not asked for."""
         if told is None:
             return None

@@ -3,8 +3,10 @@
 from collections.abc import Iterable
 from typing import Any
 
+from manyicl_core.answers.objects import ChatLogprobs, ChosenTokenLogprob, TokenLogprob
 
-def chat_logprobs(told: dict[str, Any] | None, most: int) -> dict[str, Any] | None:
+
+def chat_logprobs(told: dict[str, Any] | None, most: int) -> ChatLogprobs | None:
     """``choice.logprobs`` of a chat out of that of a chat or a completion, ours or vLLM's.
 
     Tokens are told as the model wrote them: a task's first one starts with a space, and escapes
@@ -20,14 +22,14 @@ def chat_logprobs(told: dict[str, Any] | None, most: int) -> dict[str, Any] | No
         return {"content": told["content"], "refusal": None}
     tops = told["top"] if "top" in told else map(_ranked, told["top_logprobs"])
     octets = told.get("bytes") or [None] * len(told["tokens"])
-    content = [
+    content: list[ChosenTokenLogprob] = [
         {**_entry(token, logprob, of_token), "top_logprobs": _entries(top, most)}
         for token, logprob, of_token, top in zip(told["tokens"], told["token_logprobs"], octets, tops, strict=True)
     ]
     return {"content": content, "refusal": None}
 
 
-def _entries(top: Iterable[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+def _entries(top: Iterable[dict[str, Any]], most: int) -> list[TokenLogprob]:
     return [_entry(other["token"], other["logprob"], other.get("bytes")) for other in top][:most]
 
 
@@ -36,5 +38,5 @@ def _ranked(top: dict[str, float] | None) -> list[dict[str, Any]]:
     return [{"token": token, "logprob": logprob} for token, logprob in pairs]
 
 
-def _entry(token: str, logprob: float, octets: list[int] | None) -> dict[str, Any]:
+def _entry(token: str, logprob: float, octets: list[int] | None) -> TokenLogprob:
     return {"token": token, "logprob": logprob, "bytes": list(token.encode()) if octets is None else octets}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from manyicl_core.answers.objects import Told, Usage
 from manyicl_core.base_models.catalog import base_model_folder
 from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.objects import ArtifactStore
@@ -96,13 +97,10 @@ def label_scores_body(target: Target, prompts: Sequence[HostedPrompt], priority:
     }
 
 
-def told(prompt: HostedPrompt, usage: dict[str, Any] | None = None) -> dict[str, Any]:
+def told(prompt: HostedPrompt, usage: Usage | None = None) -> Told:
     """The answer's ``manyicl`` object; with the engine's ``usage``, how much was compiled before too."""
-    content: dict[str, Any] = {
-        "context": prompt.context,
-        "shots": prompt.shots,
-        "context_tokens": prompt.context_tokens,
-    }
+    content: Told = {"context": prompt.context, "shots": prompt.shots, "context_tokens": prompt.context_tokens}
     if usage is not None:
-        content["cached_tokens"] = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
+        details = usage.get("prompt_tokens_details")
+        content["cached_tokens"] = details["cached_tokens"] if details else 0
     return content

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from threading import BoundedSemaphore
 
 import structlog
 import torch
@@ -19,6 +20,7 @@ from manyicl_core.method.encoding import ENCODER_VERSION, template_hash
 from manyicl_core.objects import sha256_of
 
 _PARTS = ("keys", "values")
+_MOST_UNWRITTEN = 8
 
 _log = structlog.get_logger(__name__)
 
@@ -37,6 +39,7 @@ class PrefixFiles:
         self._base = base
         self._device = device
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="prefix-files")
+        self._unwritten = BoundedSemaphore(_MOST_UNWRITTEN)
         folder.mkdir(parents=True, exist_ok=True)
         for part in folder.glob("*.part"):  # of a process that was killed
             part.unlink(missing_ok=True)
@@ -76,8 +79,15 @@ class PrefixFiles:
         return Prefix(key.tokens, _layers({name: tensor.to(self._device) for name, tensor in tensors.items()}))
 
     def write(self, key: PrefixKey, prefix: Prefix) -> None:
-        """Write a prefix beside the engine's work; a failure costs only the file."""
-        self._writing.submit(self._write, self._path(key), prefix)
+        """Write a prefix beside the engine's work; a failure costs only the file.
+
+        What waits for a slow disk takes memory beyond the store's budget: a few may wait, the rest go unwritten.
+        """
+        path = self._path(key)
+        if not self._unwritten.acquire(blocking=False):
+            _log.warning("prefix_file_not_written", file=path.name, reason="the disk is slow, others wait for it")
+            return
+        self._writing.submit(self._write, path, prefix).add_done_callback(lambda _: self._unwritten.release())
 
     def delete(self, key: PrefixKey) -> None:
         """Delete the key's file, after all that is still to be written."""

@@ -78,6 +78,18 @@ def test_a_batch_lives_from_upload_to_results(client: OpenAI) -> None:
         client.batches.cancel(created.id)
 
 
+def test_completions_are_those_that_a_request_gets(client: OpenAI) -> None:
+    body = {"model": BASE_MODEL, "prompt": ["one two", "three"], "max_tokens": 4, "temperature": 0, "logprobs": 1}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": body}
+    done = run(client, create_batch(client, [line], endpoint="/v1/completions").id)
+    assert done.status == "completed"
+    [result] = result_lines(client, done.output_file_id).values()
+    answer, direct = result["response"]["body"], client.completions.create(**body).to_dict()
+    # The first of the two compiles nothing, so how much was compiled before may differ.
+    assert answer["choices"] == direct["choices"]
+    assert answer["usage"]["completion_tokens"] == 8
+
+
 def test_classifications_wait_for_their_context_and_for_a_full_engine(
     client: OpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,14 +52,14 @@ PATIENT: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("kill", "options"),
-    [(kill_worker, PLAIN), (kill_trainer, PLAIN), (kill_worker, DEDICATED), (kill_trainer, PATIENT)],
-    ids=["worker", "trainer", "dedicated", "patience"],
+    ("kills", "options"),
+    [((kill_trainer, kill_worker), PLAIN), ((kill_worker,), DEDICATED), ((kill_trainer,), PATIENT)],
+    ids=["twice", "dedicated", "patience"],
 )
 def test_a_killed_job_ends_with_the_bytes_of_an_undisturbed_one(
     client: OpenAI,
     start_worker: StartWorker,
-    kill: Callable[[subprocess.Popen[str]], None],
+    kills: tuple[Callable[[subprocess.Popen[str]], None], ...],
     options: dict[str, Any],
 ) -> None:
     worker = start_worker()
@@ -69,16 +69,17 @@ def test_a_killed_job_ends_with_the_bytes_of_an_undisturbed_one(
     disturbed = create_job(client, **options)
     if options is DEDICATED:
         wait_for(lambda: trained_tasks(disturbed.id) == 1 and recorded_checkpoints(disturbed.id) >= 2, "a second task")
-    else:
-        wait_for(lambda: recorded_checkpoints(disturbed.id) >= 2, "two checkpoints")
-    kill(worker)
-    assert client.fine_tuning.jobs.retrieve(disturbed.id).status == "running"
-    if worker.poll() is not None:
-        start_worker()
+    for number, kill in enumerate(kills):
+        before = recorded_checkpoints(disturbed.id) if number else 0
+        wait_for(lambda least=before + 2: recorded_checkpoints(disturbed.id) >= least, "two checkpoints")
+        kill(worker)
+        assert client.fine_tuning.jobs.retrieve(disturbed.id).status == "running"
+        if worker.poll() is not None:
+            worker = start_worker()
     assert await_state(client, disturbed.id, "succeeded", "failed").status == "succeeded"
 
     with transaction() as session:
-        assert session.get_one(Job, disturbed.id).fence > 1, "the job was not taken up again"
+        assert session.get_one(Job, disturbed.id).fence > len(kills), "the job was not taken up again"
     assert learnt(disturbed.id) == learnt(undisturbed.id)
     events = [event.message for event in client.fine_tuning.jobs.list_events(disturbed.id, limit=1000)]
     assert any(" goes on from step " in message for message in events)

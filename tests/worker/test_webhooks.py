@@ -5,7 +5,7 @@ from typing import Any
 import openai
 import pytest
 from openai import OpenAI
-from openai.types.webhooks import FineTuningJobFailedWebhookEvent
+from openai.types.webhooks import BatchCancelledWebhookEvent, FineTuningJobFailedWebhookEvent
 from sqlalchemy import func, update
 
 from manyicl_core.store.jobs import recorder
@@ -13,6 +13,7 @@ from manyicl_core.store.leases import claim_work
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Job, WebhookDelivery
 from manyicl_core.store.webhooks.outbox import BACK_OFF, claim_due
+from tests.batches import create_batch, request
 from tests.jobs import create_job
 from tests.receiver import Receiver, receiving
 from worker.webhooks import deliver_due
@@ -87,6 +88,17 @@ def test_what_a_dead_sender_had_taken_is_sent_by_another(client: OpenAI, receive
     deliver_due()
     [(_, body)] = receiver.received
     assert json.loads(body)["type"] == "fine_tuning.job.cancelled"
+
+
+def test_the_end_of_a_batch_arrives(client: OpenAI, receiver: Receiver) -> None:
+    endpoint = client.webhooks.create(name="ci", url=receiver.url, event_types=["batch.cancelled"])
+    batch = create_batch(client, [request("a")])
+    client.batches.cancel(batch.id)
+    deliver_due()
+    [(headers, body)] = receiver.received
+    event = client.webhooks.unwrap(body, headers, secret=endpoint.signing_secret)
+    assert isinstance(event, BatchCancelledWebhookEvent)
+    assert event.data.id == batch.id
 
 
 def test_an_event_that_nobody_takes_is_given_up_in_the_end(client: OpenAI, receiver: Receiver) -> None:

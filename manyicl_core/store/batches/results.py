@@ -1,7 +1,7 @@
 """The results of a batch: a line a request, kept in chunks while it runs, in two files at its end."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ class Result:
     custom_id: str
     status: int
     request_id: str
-    body: dict[str, Any]
+    body: Mapping[str, Any]
 
     @property
     def succeeded(self) -> bool:

@@ -1,14 +1,17 @@
 """Prefixes on disk: read back bit by bit, or not at all."""
 
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from manyicl_core.inference import prefix_files
 from manyicl_core.inference.compilation import compile_prefix
 from manyicl_core.inference.language_model import TunedModel
 from manyicl_core.inference.prefix import Prefix, PrefixKey
@@ -179,6 +182,28 @@ def test_a_disk_without_room_costs_only_the_file(folder: Path, prefix: Prefix, m
 
 def sizes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def test_a_slow_disk_holds_few_prefixes_in_memory(folder: Path, prefix: Prefix, monkeypatch: pytest.MonkeyPatch):
+    works = threading.Event()
+
+    def save_slowly(*file: Any) -> None:
+        works.wait(60)
+        save_file(*file)
+
+    monkeypatch.setattr(prefix_files, "save_file", save_slowly)
+    files = files_in(folder)
+    keys = [replace(KEY, salt=str(number)) for number in range(20)]
+    for key in keys:
+        files.write(key, prefix)
+    works.set()
+    files.wait()
+    written = [key for key in keys if files.size_bytes(key) is not None]
+    assert written == keys[:8]
+    # There is room again.
+    files.write(keys[-1], prefix)
+    files.close()
+    assert files.size_bytes(keys[-1]) is not None
 
 
 def test_the_longest_unread_file_makes_room_for_the_next(folder: Path, prefix: Prefix):
