@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from api.creation import OnceDep
 from api.dependencies import ArtifactsDep, ReaderDep, WriterDep
+from api.in_thread import in_thread
 from api.routes.lists import ListObject, list_object
 from manyicl_core.errors import InvalidRequest, TooLarge
 from manyicl_core.jsonl import chunks_of
@@ -29,6 +30,7 @@ router = APIRouter(prefix="/files", tags=["files"])
 
 
 @router.post("")
+@in_thread
 def create_file(
     caller: WriterDep,
     artifacts: ArtifactsDep,

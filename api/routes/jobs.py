@@ -12,6 +12,7 @@ from starlette.datastructures import QueryParams
 
 from api.creation import OnceDep
 from api.dependencies import ArtifactsDep, JobFeedDep, ReaderDep, WriterDep
+from api.in_thread import in_thread
 from api.routes.event_stream import STREAMED_RESPONSES, event_stream
 from api.routes.lists import ListObject, list_object
 from manyicl_core.errors import InvalidRequest
@@ -73,6 +74,7 @@ async def plan_job(caller: ReaderDep, artifacts: ArtifactsDep, body: CreateJob) 
 
 
 @router.get("")
+@in_thread
 def list_jobs(
     request: Request,
     caller: ReaderDep,
@@ -103,6 +105,7 @@ def _metadata_pairs(query: QueryParams) -> dict[str, str]:
 
 
 @router.get("/{job_id}")
+@in_thread
 def retrieve_job(caller: ReaderDep, job_id: str) -> JobObject:
     """One job."""
     with reading() as session:

@@ -63,7 +63,6 @@ def create_file(
     )
     session.add(file)
     session.flush()
-    session.refresh(file)
     return file
 
 
