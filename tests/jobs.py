@@ -5,7 +5,7 @@ from typing import Any
 
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Checkpoint, JobMetrics
@@ -77,6 +77,12 @@ def await_state(client: OpenAI, job_id: str, *states: str) -> FineTuningJob:
 def recorded_checkpoints(job_id: str) -> int:
     with transaction() as session:
         return len(session.scalars(select(Checkpoint.step).where(Checkpoint.job_id == job_id)).all())
+
+
+def last_checkpoint(job_id: str) -> int:
+    """The step of the newest one; older ones go."""
+    with transaction() as session:
+        return session.scalar(select(func.max(Checkpoint.step)).where(Checkpoint.job_id == job_id)) or 0
 
 
 def learnt(job_id: str) -> tuple[dict[tuple[str | None, int], str], list[dict[str, Any]]]:

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Checkpoint, Job
-from tests.jobs import await_state, create_job, learnt, recorded_checkpoints
+from tests.jobs import await_state, create_job, last_checkpoint, learnt, recorded_checkpoints
 from tests.services import wait_for
 
 StartWorker = Callable[[], subprocess.Popen[str]]
@@ -67,11 +67,15 @@ def test_a_killed_job_ends_with_the_bytes_of_an_undisturbed_one(
     assert await_state(client, undisturbed.id, "succeeded", "failed").status == "succeeded"
 
     disturbed = create_job(client, **options)
-    if options is DEDICATED:
-        wait_for(lambda: trained_tasks(disturbed.id) == 1 and recorded_checkpoints(disturbed.id) >= 2, "a second task")
-    for number, kill in enumerate(kills):
-        before = recorded_checkpoints(disturbed.id) if number else 0
-        wait_for(lambda least=before + 2: recorded_checkpoints(disturbed.id) >= least, "two checkpoints")
+    seen = 0
+
+    def went_on() -> bool:
+        further = trained_tasks(disturbed.id) == 1 if options is DEDICATED else last_checkpoint(disturbed.id) > seen
+        return further and recorded_checkpoints(disturbed.id) >= 2
+
+    for kill in kills:
+        wait_for(went_on, "another checkpoint")
+        seen = last_checkpoint(disturbed.id)
         kill(worker)
         assert client.fine_tuning.jobs.retrieve(disturbed.id).status == "running"
         if worker.poll() is not None:
