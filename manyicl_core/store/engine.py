@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 
+from pydantic_core import from_json
 from sqlalchemy import Engine, create_engine
 
 from manyicl_core.settings import get_settings, required
@@ -19,6 +20,7 @@ def make_engine(url: str) -> Engine:
         pool_pre_ping=True,
         pool_size=10,
         max_overflow=30,
+        json_deserializer=from_json,  # four times faster than json, and a page of jobs has a hundred JSON columns
         connect_args={"connect_timeout": 5, "application_name": "manyicl"},
     )
 
