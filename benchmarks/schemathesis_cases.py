@@ -118,6 +118,7 @@ def run_cases(
         "--phases": ",".join(phases),
         "--seed": str(seed),
         "--max-examples": str(examples),
+        "--workers": "4",  # a plan waits seconds for a worker to answer, and there is none
         "--request-timeout": "120",
         "--suppress-health-check": "all",
         "--warnings": "off",
