@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.recipe --data DIR --work DIR --json FILE [--quick]``. One run of many_icl for
 each variant over the trained tasks of ``benchmarks.paper_table``, then its accuracy at each number of
-shots, with 95 % intervals and paired tests against the first variant, the product's default.
+shots, with 95 % intervals and paired tests against the first variant, that of the comparison.
 """
 
 import argparse
