@@ -135,7 +135,6 @@ def run_cases(
         "--phases": ",".join(phases),
         "--seed": str(seed),
         "--max-examples": str(examples),
-        "--workers": "4",
         "--request-timeout": "120",
         "--suppress-health-check": "all",
         "--warnings": "off",

@@ -1,9 +1,7 @@
-"""Models: list, retrieve, delete; contexts that answer are models too.
-
-Ids hold ``/`` and ``:``, hence the path parameters.
-"""
+"""Models: list, retrieve, delete; contexts that answer are models too."""
 
 from fastapi import APIRouter, BackgroundTasks
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from api.dependencies import ArtifactsDep, EngineDep, ReaderDep, WriterDep
 from api.routes.lists import ListObject, list_object
@@ -17,6 +15,15 @@ from manyicl_core.store.session import transaction
 router = APIRouter(prefix="/models", tags=["models"])
 
 
+class _ModelId(PathConvertor):
+    """An id may hold ``/``; what lies under a model's artifacts is none, whatever the method."""
+
+    regex = "(?!.*/artifacts(?:/|$)).+"
+
+
+register_url_convertor("model_id", _ModelId())
+
+
 @router.get("")
 def list_models(caller: ReaderDep) -> ListObject[ModelObject]:
     """All that the project may name: the base model, its fine-tuned ones, its contexts that answer."""
@@ -25,7 +32,7 @@ def list_models(caller: ReaderDep) -> ListObject[ModelObject]:
         return list_object([*models, *list_context_models(session, caller.project_id)])
 
 
-@router.get("/{model:path}")
+@router.get("/{model:model_id}")
 def retrieve_model(caller: ReaderDep, model: str) -> ModelObject:
     """One model."""
     with transaction() as session:
@@ -34,7 +41,7 @@ def retrieve_model(caller: ReaderDep, model: str) -> ModelObject:
         return service.get_model(session, caller.project_id, model)
 
 
-@router.delete("/{model:path}")
+@router.delete("/{model:model_id}")
 def delete_model(
     caller: WriterDep, artifacts: ArtifactsDep, engine: EngineDep, background: BackgroundTasks, model: str
 ) -> ModelDeleted:

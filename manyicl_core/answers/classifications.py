@@ -23,6 +23,7 @@ _MAX_PROBABILITIES = 262_144
 _INPUTS_A_CALL = 64
 
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=1_000_000, pattern=r"\S")]
+_Inputs = Annotated[list[_Text], Field(min_length=1, max_length=2048)]
 
 
 def _as_list(value: Any) -> Any:
@@ -35,7 +36,7 @@ class CreateClassification(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     model: Annotated[str, Field(min_length=1, max_length=512)]
-    input: Annotated[list[_Text], Field(min_length=1, max_length=2048), BeforeValidator(_as_list)]
+    input: Annotated[_Inputs, BeforeValidator(_as_list, json_schema_input_type=_Text | _Inputs)]
     manyicl: ManyiclChat | None = None
     user: Any = None
 

@@ -57,6 +57,8 @@ def test_a_method_that_a_route_lacks_is_answered_with_those_it_has(installation:
         "files": "GET, POST",
         "files/file-1": "DELETE, GET",
         "models/a/b": "DELETE, GET",
+        "models/a/b/artifacts": "GET",
+        "models/a/b/artifacts/card": "GET",
         "fine_tuning/jobs/plan": "POST",
     }
     for path, allowed in expected.items():
