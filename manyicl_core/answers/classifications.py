@@ -125,5 +125,5 @@ def _total(usages: list[Usage]) -> Usage:
         "prompt_tokens": sum(usage["prompt_tokens"] for usage in usages),
         "completion_tokens": sum(usage["completion_tokens"] for usage in usages),
         "total_tokens": sum(usage["total_tokens"] for usage in usages),
-        "prompt_tokens_details": {"cached_tokens": sum(detail["cached_tokens"] for detail in details if detail)},
+        "prompt_tokens_details": {"cached_tokens": sum(detail["cached_tokens"] or 0 for detail in details if detail)},
     }

@@ -1,17 +1,15 @@
 """What answers look like, in OpenAI's shape; ours is under ``manyicl``."""
 
-from typing import (
-    Literal,
-    NotRequired,  # pydantic reads those of typing from 3.12 on only
-)
+from typing import Literal, NotRequired
 
+# Before Python 3.12 pydantic cannot read the one in typing.
 from typing_extensions import TypedDict
 
 
 class CachedTokens(TypedDict):
-    """Of the prompts' tokens, those that were compiled before."""
+    """Of the prompts' tokens, those that were compiled before; None: the engine does not tell, as vLLM may."""
 
-    cached_tokens: int
+    cached_tokens: int | None
 
 
 class Usage(TypedDict):

@@ -102,5 +102,5 @@ def told(prompt: HostedPrompt, usage: Usage | None = None) -> Told:
     content: Told = {"context": prompt.context, "shots": prompt.shots, "context_tokens": prompt.context_tokens}
     if usage is not None:
         details = usage.get("prompt_tokens_details")
-        content["cached_tokens"] = details["cached_tokens"] if details else 0
+        content["cached_tokens"] = (details["cached_tokens"] or 0) if details else 0
     return content

@@ -5,12 +5,13 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from manyicl_core.answers.chat_answer import chat_answer
 from manyicl_core.answers.chat_call import EngineCall
 from manyicl_core.answers.chat_request import CreateChatCompletion
 from manyicl_core.answers.chat_stream import stream_chat
+from manyicl_core.answers.objects import ChatCompletion
 from manyicl_core.answers.prompts import LABEL_SCORES
 from manyicl_core.engines.client import EngineClient
 from manyicl_core.store.contexts.service import HostedPrompt
@@ -65,6 +66,13 @@ def test_a_hosted_answer_has_every_choice_and_tells_its_context():
     assert told["choices"][0]["logprobs"]["content"][0]["token"] == " r"
     assert told["usage"] == USAGE
     assert told["manyicl"] == {"context": None, "shots": 1, "context_tokens": 2, "cached_tokens": 5}
+
+
+@pytest.mark.parametrize("details", [None, {"cached_tokens": None}])
+def test_an_engine_that_does_not_tell_what_was_cached_is_answered_for(details: dict[str, Any] | None):
+    answer = {**choice(0, " red", "stop", LOGPROBS), "usage": {**USAGE, "prompt_tokens_details": details}}
+    told = TypeAdapter(ChatCompletion).validate_python(chat_answer(hosted(), request(), answer))
+    assert told["manyicl"] == {"context": None, "shots": 1, "context_tokens": 2, "cached_tokens": 0}
 
 
 def test_json_keeps_its_own_escapes():
