@@ -84,5 +84,6 @@ EXAMPLES: dict[str, Any] = {
     "create_key": {"name": "nightly job", "scopes": ["read", "write"]},
     "change_key": {"scopes": ["read"]},
     "rotate_key": {"grace_seconds": 3600},
+    "set_quotas": {"queued_jobs": 20, "training_tokens_per_day": None},
 }
 """By operation id."""

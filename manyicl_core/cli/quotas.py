@@ -11,8 +11,6 @@ quotas_app = typer.Typer(help="What projects may keep, queue, train and ask.", n
 
 Project = Annotated[str, typer.Option(help="The project's name.")]
 
-_MOST_DIGITS = 18
-
 
 @quotas_app.command("show")
 def quotas_show(project: Project = "default") -> None:
@@ -41,14 +39,14 @@ def quotas_set(
     """Give a project a quota of its own."""
     _need_database()
     from manyicl_core.store.projects.service import find_project
-    from manyicl_core.store.quotas.service import QUOTAS, set_quota
+    from manyicl_core.store.quotas.service import MOST, QUOTAS, set_quota
     from manyicl_core.store.session import transaction
 
     quota = next((known for known in QUOTAS if known == name), None)
     if quota is None:
         fail(f"there is no quota {name!r}; known are {', '.join(QUOTAS)}")
-    if limit != "default" and not (limit.isascii() and limit.isdigit() and len(limit) <= _MOST_DIGITS):
-        fail(f"{limit!r} is neither a number of at most {_MOST_DIGITS} digits nor `default`")
+    if limit != "default" and not (limit.isascii() and limit.isdigit() and len(limit) <= len(str(MOST))):
+        fail(f"{limit!r} is neither a number of at most {len(str(MOST))} digits nor `default`")
     with transaction() as session:
         found = find_project(session, project)
         if found is None:

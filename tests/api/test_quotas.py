@@ -1,17 +1,21 @@
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
 import openai
+import pytest
 from openai import OpenAI
 from typer.testing import CliRunner
 
 from manyicl_core.cli.main import app
 from manyicl_core.objects import open_store
 from manyicl_core.settings import get_settings
+from manyicl_core.store.projects.schemas import SCOPES
 from manyicl_core.store.projects.service import create_key, get_or_create_project
 from manyicl_core.store.session import transaction
 from manyicl_core.store.usage.service import TRAINED_TOKENS, add_usage
 from tests.evaluations import QUERY, create_evaluation
 from tests.jobs import create_job, example_lines, upload
+from tests.keys import client_of, make_key
 from tests.quotas import chat, give_quota, project_of, quotas, refused
 from tests.services import BASE_MODEL, wait_for
 
@@ -126,6 +130,31 @@ def test_tokens_a_minute_are_limited_once_an_answer_has_used_them(client: OpenAI
 
     # The tokens are counted beside the answer.
     wait_for(is_refused, "the tokens to be counted", 5)
+
+
+def test_an_operator_reads_and_sets_quotas_over_the_api(installation: str) -> None:
+    key = make_key()
+    path = f"/organization/projects/{project_of(key)}/quotas"
+
+    def limits(client: OpenAI, body: dict[str, int | None] | None = None) -> dict[str, int]:
+        answer: Any = client.get(path, cast_to=object) if body is None else client.post(path, body=body, cast_to=object)
+        return {quota["name"]: quota["limit"] for quota in answer["data"]}
+
+    with client_of(installation, make_key(SCOPES)) as operator, client_of(installation, key) as admin:
+        before = limits(admin)
+        changed = before | {"queued_jobs": 7, "stored_bytes": 0}
+        assert limits(operator, {"queued_jobs": 7, "stored_bytes": 0}) == limits(admin) == changed
+        assert {name: quota["limit"] for name, quota in quotas(admin).items()} == changed
+        with refused(openai.PermissionDeniedError, "stored_bytes"):
+            create_file(admin)
+        assert limits(operator, {"stored_bytes": None}) == before | {"queued_jobs": 7}
+        assert limits(operator, {}) == before | {"queued_jobs": 7}
+        for wrong in ({"queued_jobs": -1}, {"queued_jobs": 10**18}, {"queued_jobs": "7"}, {"jobs": 7}):
+            with pytest.raises(openai.BadRequestError) as caught:
+                limits(operator, cast(Any, wrong))
+            assert caught.value.param == next(iter(wrong))
+        with pytest.raises(openai.PermissionDeniedError, match="operator"):
+            limits(admin, {"queued_jobs": 8})
 
 
 def test_an_operator_reads_and_sets_quotas_on_the_command_line(client: OpenAI) -> None:

@@ -1,11 +1,13 @@
 """Quotas as the API shows them."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from manyicl_core.store.quotas.service import (
+    MOST,
+    QUOTAS,
     QuotaName,
     project_quotas,
     queued_jobs,
@@ -13,6 +15,25 @@ from manyicl_core.store.quotas.service import (
     stored_bytes,
     trained_tokens_today,
 )
+
+_Limit = Annotated[int, Field(ge=0, le=MOST)] | None
+
+
+class SetQuotas(BaseModel):
+    """The body that changes a project's quotas: a number, or null for the installation's."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    stored_bytes: _Limit = None
+    queued_jobs: _Limit = None
+    running_jobs: _Limit = None
+    training_tokens_per_day: _Limit = None
+    requests_per_minute: _Limit = None
+    tokens_per_minute: _Limit = None
+
+    def changes(self) -> dict[QuotaName, int | None]:
+        """What the body names."""
+        return {name: getattr(self, name) for name in QUOTAS if name in self.model_fields_set}
 
 
 class QuotaObject(BaseModel):

@@ -27,8 +27,11 @@ QuotaName = Literal[
 ]
 QUOTAS: tuple[QuotaName, ...] = get_args(QuotaName)
 
+MOST = 10**18 - 1
+"""The largest limit: a sum with it still fits 64 bits."""
+
 _QUEUE_RETRY_MS = 5000
-_REMEDY = "or ask the operator of this installation for more (`manyicl quotas set`)"
+_REMEDY = "or ask the operator of this installation for more (`manyicl quotas set`, or over the API)"
 
 
 class QuotaExceeded(UserError):
@@ -60,7 +63,7 @@ def project_quotas(session: Session, project_id: str) -> dict[QuotaName, int]:
 
 def set_quota(session: Session, project_id: str, name: QuotaName, limit: int | None) -> None:
     """Give a project a quota of its own; None: the installation's again."""
-    assert limit is None or limit >= 0
+    assert limit is None or 0 <= limit <= MOST
     if limit is None:
         session.execute(delete(Quota).where(Quota.project_id == project_id, Quota.name == name))
         return
