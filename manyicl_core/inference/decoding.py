@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 
 from manyicl_core.inference.answer import GREEDY, Answer
+from manyicl_core.inference.drafts import LONGEST_DRAFT, History, least_likely_worth
 from manyicl_core.inference.guides import LabelGuide
 from manyicl_core.inference.language_model import LanguageModel, TunedModel
 from manyicl_core.inference.prefix import Prefix
@@ -23,6 +25,7 @@ class Row:
     Attributes:
         pending: tokens that the model has not read yet: first the query, then what was written last.
         own: tokens behind the prefix that it has read.
+        history: prompt and answer so far.
         is_apart: whether the prefix ends with tokens of its own.
         error: why its answer cannot go on.
     """
@@ -32,8 +35,34 @@ class Row:
     pending: list[int]
     answer: Answer
     own: list[int] = field(default_factory=list)
+    history: History = field(init=False)
     is_apart: bool = False
     error: Exception | None = None
+
+    def __post_init__(self) -> None:
+        self.history = History([*self.prefix.tokens, *self.pending], self.answer.max_tokens)
+
+    def draft(self, least_likely: float) -> list[int]:
+        """Tokens that may come next, for the model to read before they are sure."""
+        in_answer = self.answer.max_tokens - len(self.answer.written) - 1
+        in_row = LONGEST_ROW - len(self.own) - len(self.pending)
+        return self.history.draft(min(LONGEST_DRAFT, in_answer, in_row), least_likely)
+
+    def go_on(self, draft: list[int], logits: torch.Tensor, best: list[int]) -> list[int]:
+        """Choose the next token, and one more for every drafted token that is the one chosen.
+
+        Args:
+            logits: float32 ``[1 + drafted, vocabulary]``, first without, then after each drafted token.
+            best: the most likely token of each.
+        """
+        new: list[int] = []
+        while self.answer.finish is None and new == draft[: len(new)]:
+            if self.answer.takes_the_best:
+                new += self.answer.push_best(best[len(new)])
+            else:
+                new += self.answer.push(logits[len(new)].cpu())
+        self.history.add(new)
+        return new
 
 
 class Decoder:
@@ -67,32 +96,40 @@ class Decoder:
             if row.own and len(row.own) + len(row.pending) > LONGEST_ROW:
                 self._set_apart(slot, row)
         rows = list(self.rows)
-        counts = [len(row.pending) for row in rows]
+        least_likely = least_likely_worth(len(rows), self._model.device.type)
+        drafts = [row.draft(least_likely) for row in rows]
         lengths = self._slots.lengths
         try:
-            states = self._slots.run(
-                [row.adapter for row in rows], [row.pending for row in rows], [row.prefix for row in rows]
-            )
-            last = torch.tensor(counts).cumsum(0) - 1
-            logits = self._model.logits(states[last.to(states.device)])
+            logits = self._logits(rows, drafts)
             best = logits.argmax(dim=-1).tolist()
         except BaseException:
             self._slots.lengths = lengths
             raise
         written: list[tuple[Row, list[int]]] = []
-        for index, row in enumerate(rows):
-            answer = row.answer
+        end = 0
+        for slot, (row, draft) in enumerate(zip(rows, drafts, strict=True)):
+            start, end = end, end + 1 + len(draft)
             try:
-                new = answer.push_best(best[index]) if answer.takes_the_best else answer.push(logits[index].cpu())
+                new = row.go_on(draft, logits[start:end], best[start:end])
             except Exception as error:  # its grammar's, for example; the others go on
                 row.error, new = error, []
-            row.own += row.pending
-            row.pending = new
+            right = _length_of_agreement(draft, new)
+            self._slots.forget(slot, len(draft) - right)
+            row.own += [*row.pending, *draft[:right]]
+            row.pending = new[right:]
             written.append((row, new))
         for row in rows:
             if row.answer.finish is not None:
                 self.leave(row)
         return written
+
+    def _logits(self, rows: Sequence[Row], drafts: Sequence[list[int]]) -> torch.Tensor:
+        """Run all that is pending or drafted; the logits from each row's last pending token on, end to end."""
+        new = [[*row.pending, *draft] for row, draft in zip(rows, drafts, strict=True)]
+        states = self._slots.run([row.adapter for row in rows], new, [row.prefix for row in rows])
+        ends = accumulate(map(len, new))
+        wanted = [place for end, draft in zip(ends, drafts, strict=True) for place in range(end - len(draft) - 1, end)]
+        return self._model.logits(states[torch.tensor(wanted, device=states.device)])
 
     def _set_apart(self, slot: int, row: Row) -> None:
         """Make of what a row has read a prefix of its own, behind the shared one: others are not padded to it."""
@@ -110,7 +147,13 @@ class Decoder:
         row.prefix = Prefix(tokens, own, before)
         row.is_apart = True
         row.own = []
-        self._slots.clear(slot)
+        self._slots.forget(slot, self._slots.lengths[slot])
+
+
+def _length_of_agreement(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (first, second) in pairs if first != second), min(len(one), len(other)))
 
 
 def answers(

@@ -264,6 +264,7 @@ class Engine:
                 continue
             ticket, number = self._rows[row]
             self._charge(ticket, read[row], "decoded")
+            self._charge(ticket, len(new) - len(row.pending), "drafted")  # rightly: the pass has read them as well
             if row.error is not None:
                 self._refuse([ticket], row.error)
                 continue
@@ -279,8 +280,10 @@ class Engine:
     def _tell(self, ticket: Ticket, number: int, row: Row, new: list[int]) -> None:
         """Turn a row's new tokens into text."""
         text, answer = ticket.texts[number], row.answer
+        before = written = len(answer.written) - len(new)
         piece = ""
         for token in new:
+            written += 1
             if token in answer.stop:
                 break
             piece += text.push(token)
@@ -289,8 +292,7 @@ class Engine:
         finish = "stop" if text.stopped else answer.finish
         if finish is not None:
             piece += text.flush()
-        written = len(answer.written)
-        logprobs = tuple(answer.logprobs[written - len(new) :]) if answer.sampling.logprobs is not None else ()
+        logprobs = tuple(answer.logprobs[before:written]) if answer.sampling.logprobs is not None else ()
         self._told.append((ticket, Delta(number, piece, written, ticket.cached, finish, logprobs)))
 
     # Ending

@@ -58,9 +58,9 @@ class Slots:
         rows, tokens = slice(slot, slot + 1), slice(0, self.lengths[slot])
         return tuple((keys[rows, :, tokens], values[rows, :, tokens]) for keys, values in self._layers)
 
-    def clear(self, slot: int) -> None:
-        """Forget what a row has; it keeps its slot."""
-        self.lengths[slot] = 0
+    def forget(self, slot: int, tokens: int) -> None:
+        """Let go of a row's last tokens; it keeps its slot."""
+        self.lengths[slot] -= tokens
 
     def run(
         self, adapters: Sequence[str | None], new: Sequence[Sequence[int]], prefixes: Sequence[Prefix]
