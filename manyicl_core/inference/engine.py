@@ -5,7 +5,8 @@ between any two. A prefix is compiled in chunks between the others' steps.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 import torch
@@ -33,11 +34,10 @@ from manyicl_core.inference.requests import (
     PromptLogprobs,
     Refusal,
 )
-from manyicl_core.inference.scoring import LabelQuery, label_scores
+from manyicl_core.inference.scoring import LabelQuery, Scoring
 from manyicl_core.inference.text import TextStream
 from manyicl_core.inference.tickets import Ticket
 from manyicl_core.inference.vocabulary import Vocabulary
-from manyicl_core.method.labels import LabelTree
 
 _log = structlog.get_logger(__name__)
 
@@ -49,7 +49,7 @@ class Engine:
     """A base model with its adapters and prefixes. Not thread-safe: one thread calls it.
 
     Args:
-        max_rows: answers that are written at the same time.
+        max_rows: answers that are written at the same time; a quarter more for tenants who have none among them.
         wake: called, in any thread, when ``step`` may find work that it did not see before.
     """
 
@@ -69,6 +69,8 @@ class Engine:
         self._waiting: FairQueue[Ticket] = FairQueue()
         self._makings = Makings(prefixes, self._charge)
         self._scorings: deque[Ticket] = deque()
+        # Those of them that are scored together now.
+        self._scored: tuple[list[Ticket], Scoring] | None = None
         self._decoders: dict[LanguageModel, Decoder] = {}
         self._rows: dict[Row, tuple[Ticket, int]] = {}
         # Answers of requests that have begun, for which no row is free yet.
@@ -103,19 +105,19 @@ class Engine:
     def step(self) -> tuple[bool, list[tuple[Ticket, Event]]]:
         """Do the next piece of work; says whether there was any, and what to tell to whom."""
         self._sweep()
-        while self._waiting.pop(self._start) is not None:
-            pass
+        while (ticket := self._waiting.pop(self._start)) is not None:
+            ticket.waits = False
         WAITING.set(len(self._waiting))
         worked = bool(self._makings or self._scorings or self._rows or self._unwritten)
         if self._makings:
             self._guarded(self._compile, [self._makings.next])
         if self._scorings:
-            batch = self._next_scorings()
-            self._guarded(lambda: self._score(batch), batch)
+            batch, scoring = self._scored = self._scored or self._next_scoring()
+            self._guarded(partial(self._score, batch, scoring), batch)
         self._fill_rows()
         for model in [model for model, decoder in self._decoders.items() if decoder.rows]:
             tickets = [self._rows[row][0] for row in self._decoders[model].rows]
-            self._guarded(lambda model=model: self._decode(model), tickets)  # type: ignore[misc]
+            self._guarded(partial(self._decode, model), tickets)
         told, self._told = self._told, []
         return worked, told
 
@@ -145,7 +147,7 @@ class Engine:
             return False
         if key is not None and not self._stand_behind(ticket, key):
             return self._makings.begin_context(ticket, key)
-        if self._makings.is_needed(ticket) and self._makings.is_full:
+        if self._makings.is_needed(ticket) and (self._makings.is_full or not self._makings.has_memory(ticket)):
             self._let_go(ticket)
             return False
         self._go_on(ticket)
@@ -154,7 +156,27 @@ class Engine:
     def _has_room(self, ticket: Ticket) -> bool:
         if isinstance(ticket.request, LabelScoring):
             return len(self._scorings) < _SCORED_QUERIES
-        return len(self._rows) + len(self._unwritten) < self._max_rows
+        writing = [owner for owner, _ in self._rows.values()]
+        begun = [*writing, *(owner for owner, _ in self._unwritten)]
+        # Whoever has none need not wait until all that others have begun is written.
+        return self._may_write(ticket, writing if self._is_new(ticket, begun) else begun)
+
+    def _may_write(self, ticket: Ticket, others: Sequence[Ticket]) -> bool:
+        """Whether there is a place for one more answer beside those of ``others``, who may come more than once.
+
+        Bulk leaves a quarter of the rows, and there is a quarter more for tenants who write nothing yet.
+        """
+        quarter = max(1, self._max_rows // 4)
+        if ticket.is_bulk:
+            bulk = sum(other.is_bulk for other in others)
+            return len(others) < self._max_rows and bulk < max(1, self._max_rows - quarter)
+        return len(others) < self._max_rows + (quarter if self._is_new(ticket, others) else 0)
+
+    def _is_new(self, ticket: Ticket, others: Sequence[Ticket]) -> bool:
+        """Whether its tenant has no answer among those of ``others``, bulk apart, and has used no more than they have."""
+        tenants = {other.request.tenant for other in others if not other.is_bulk}
+        tenant = ticket.request.tenant
+        return not ticket.is_bulk and tenant not in tenants and self._waiting.has_used_least(tenant, tenants)
 
     def _stand_behind(self, ticket: Ticket, key: PrefixKey) -> bool:
         """Hold the ticket's context, if it is compiled."""
@@ -185,11 +207,16 @@ class Engine:
 
     def _fill_rows(self) -> None:
         """Begin answers while rows are free; a request that fails at it is taken out with all of its answers."""
-        while self._unwritten and len(self._rows) < self._max_rows:
-            self._guarded(self._begin_answer, [self._unwritten[0][0]])
+        while (ticket := self._next_writer()) is not None:
+            number = next(number for owner, number in self._unwritten if owner is ticket)
+            self._guarded(partial(self._begin_answer, ticket, number), [ticket])
 
-    def _begin_answer(self) -> None:
-        ticket, number = self._unwritten[0]
+    def _next_writer(self) -> Ticket | None:
+        writing = [owner for owner, _ in self._rows.values()]
+        waiting = dict.fromkeys(owner for owner, _ in self._unwritten)
+        return next((ticket for ticket in waiting if self._may_write(ticket, writing)), None)
+
+    def _begin_answer(self, ticket: Ticket, number: int) -> None:
         request, model = ticket.request, ticket.model
         assert isinstance(request, Generation) and model is not None
         if model.language_model not in self._decoders:
@@ -198,12 +225,12 @@ class Engine:
         row = Row(model.adapter, ticket.prefix, ticket.query, answer)
         self._decoders[model.language_model].join(row)
         self._rows[row] = ticket, number
-        self._unwritten.popleft()  # last: without memory all of this is done again
+        self._unwritten.remove((ticket, number))  # last: without memory all of this is done again
 
     def _guide(self, request: Generation) -> LabelGuide | GrammarGuide | None:
         match request.guide:
-            case Choices(answers):
-                return LabelGuide(LabelTree(answers))
+            case Choices(labels):
+                return LabelGuide(labels)
             case Grammar(matcher):
                 return GrammarGuide(matcher)
             case None:
@@ -230,7 +257,7 @@ class Engine:
             ticket.prefix = prefix
             self._guarded(lambda: self._go_on(ticket), [ticket])
 
-    def _next_scorings(self) -> list[Ticket]:
+    def _next_scoring(self) -> tuple[list[Ticket], Scoring]:
         """Some of those that score labels over the same language model, labels bounded."""
         assert self._scorings[0].model is not None
         model = self._scorings[0].model.language_model
@@ -241,17 +268,28 @@ class Engine:
             labels += len(ticket.request.labels)
             if ticket.model.language_model is model and (not batch or labels <= _SCORED_LABELS):
                 batch.append(ticket)
-        return batch[:_SCORED_QUERIES]
-
-    def _score(self, batch: list[Ticket]) -> None:
+        batch = batch[:_SCORED_QUERIES]
         queries = []
         for ticket in batch:
             assert ticket.model is not None and isinstance(ticket.request, LabelScoring)
             queries.append(LabelQuery(ticket.model.adapter, ticket.prefix, ticket.query, ticket.request.labels))
-        assert batch[0].model is not None
-        for ticket, scores in zip(batch, label_scores(batch[0].model.language_model, queries), strict=True):
+        return batch, Scoring(model, queries)
+
+    def _score(self, batch: list[Ticket], scoring: Scoring) -> None:
+        """One pass of them: between two, others write, and who has left all of them is not worked for."""
+        if not any(ticket in self._scorings for ticket in batch):
+            self._scored = None
+            return
+        scoring.advance()
+        if not scoring.is_complete:
+            return
+        self._scored = None
+        for ticket, scores in zip(batch, scoring.scores, strict=True):
+            if ticket not in self._scorings:
+                continue
+            assert isinstance(ticket.request, LabelScoring)
             self._told.append((ticket, LabelScores(tuple(scores), ticket.cached)))
-            self._charge(ticket, len(ticket.query), "scored")
+            self._charge(ticket, len(ticket.query) + sum(len(label) - 1 for label in ticket.request.labels), "scored")
             self._scorings.remove(ticket)
             self._let_go(ticket)
 
@@ -268,7 +306,9 @@ class Engine:
             if row.error is not None:
                 self._refuse([ticket], row.error)
                 continue
-            self._tell(ticket, number, row, new)
+            self._guarded(partial(self._tell, ticket, number, row, new), [ticket])
+            if row not in self._rows:  # its text has failed
+                continue
             if row.answer.finish is not None or ticket.texts[number].stopped:
                 if row.answer.finish is None:
                     decoder.leave(row)
@@ -329,6 +369,8 @@ class Engine:
         if ticket.held is not None:
             self._prefixes.release(ticket.held)
             ticket.held = None
+        self._prefixes.give_back(ticket.set_aside)
+        ticket.set_aside = 0
         ticket.prefix = EMPTY_PREFIX
 
     def _charge(self, ticket: Ticket, tokens: int, kind: str) -> None:

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator
 from queue import Empty, SimpleQueue
+from statistics import fmean
 
 import structlog
 import torch
@@ -30,7 +31,7 @@ class EngineThread:
     Should the thread die of a mistake of ours, the process ends, so that whoever watches it starts another.
 
     Args:
-        max_waiting: requests that may wait for a row; the next ones are refused at once.
+        max_waiting: requests that may wait for a row; the next ones are refused at once. Tenants share them.
         threads: with which torch computes in this thread; None: as it is set.
     """
 
@@ -40,8 +41,11 @@ class EngineThread:
         self._threads = threads
         self._inbox: SimpleQueue[Ticket | PrefixKey | None] = SimpleQueue()
         self._listeners: dict[Ticket, asyncio.Queue[Event]] = {}
-        self._finished: deque[float] = deque(maxlen=64)
+        # Seconds between the ends of requests, while there were any.
+        self._gaps: deque[float] = deque(maxlen=64)
+        self._finished_at = 0.0
         self._closing = False
+        self._has_died = False
         self._loop: asyncio.AbstractEventLoop | None = None
         engine.wake = lambda: self._inbox.put(None)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -57,16 +61,27 @@ class EngineThread:
         self._inbox.put(None)
         self._thread.join()
 
-    def admit(self) -> None:
+    @property
+    def is_alive(self) -> bool:
+        """Whether requests can be answered."""
+        return not self._has_died
+
+    def admit(self, tenant: str, priority: int) -> None:
         """Take a body of any number of requests, or refuse it as a whole: in parts it would never be answered.
+
+        What is less urgent takes no place, and of many tenants each has its share, however much one sends.
 
         Raises:
             Overloaded: too many requests wait already.
         """
-        waiting = self._engine.waiting + self._inbox.qsize()
-        if waiting >= self._max_waiting:
+        waiting = [
+            ticket.request.tenant for ticket in self._listeners if ticket.waits and ticket.request.priority <= priority
+        ]
+        share = self._max_waiting / len({tenant, *waiting})
+        if len(waiting) >= self._max_waiting and waiting.count(tenant) >= share:
             REFUSED.labels(Overloaded.code).inc()
-            raise Overloaded(f"{waiting} requests wait already; try again in a moment", self._retry_after(waiting))
+            message = f"{len(waiting)} requests wait already; try again in a moment"
+            raise Overloaded(message, self._retry_after(len(waiting)))
 
     def forget(self, key: PrefixKey) -> None:
         """Have the engine keep a context's prefix no longer."""
@@ -78,7 +93,10 @@ class EngineThread:
         Raises:
             Refusal: the engine does not answer it.
         """
+        if self._has_died:
+            raise _stopped()
         ticket = Ticket(request)
+        came_at = time.monotonic()
         arrived = self._listeners[ticket] = asyncio.Queue()
         self._inbox.put(ticket)
         unfinished = request.n if isinstance(request, Generation) else 1
@@ -90,17 +108,18 @@ class EngineThread:
                     raise event
                 unfinished -= isinstance(event, LabelScores) or (isinstance(event, Delta) and bool(event.finish_reason))
                 yield event
-            self._finished.append(time.monotonic())
+            now = time.monotonic()
+            self._gaps.append(now - max(self._finished_at, came_at))
+            self._finished_at = now
         finally:
             ticket.cancelled = True
             del self._listeners[ticket]
 
     def _retry_after(self, waiting: int) -> float:
         """Seconds until the queue may be empty, as fast as it lately went."""
-        if len(self._finished) < 2:
+        if not self._gaps:
             return 1.0
-        each = (time.monotonic() - self._finished[0]) / len(self._finished)
-        return min(max(waiting * each, _SHORTEST_WAIT), _LONGEST_WAIT)
+        return min(max(waiting * fmean(self._gaps), _SHORTEST_WAIT), _LONGEST_WAIT)
 
     def _run(self) -> None:
         if self._threads is not None:
@@ -114,7 +133,8 @@ class EngineThread:
 
     def _give_up(self) -> None:
         """Tell all who wait; the process has to be started anew."""
-        self._deliver([(ticket, Refusal("the engine stopped; its log has the story")) for ticket in self._listeners])
+        self._has_died = True
+        self._deliver([(ticket, _stopped()) for ticket in self._listeners])
         signal.raise_signal(signal.SIGTERM)
 
     def _repeat(self) -> None:
@@ -142,3 +162,7 @@ class EngineThread:
         for ticket, event in told:
             if ticket in self._listeners:
                 self._listeners[ticket].put_nowait(event)
+
+
+def _stopped() -> Refusal:
+    return Refusal("the engine stopped; its log has the story")

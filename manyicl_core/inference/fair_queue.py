@@ -1,7 +1,7 @@
 """Waiting requests: of the urgent ones first, and among tenants by what each has used (fair queueing)."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -44,6 +44,10 @@ class FairQueue(Generic[Item]):
         for place, item in removed:
             self._take(place, item)
         return [item for _, item in removed]
+
+    def has_used_least(self, tenant: str, others: Iterable[str]) -> bool:
+        """Whether none of the others has used less."""
+        return all(self._used[tenant] <= self._used[other] for other in others)
 
     def charge(self, tenant: str, work: float) -> None:
         """Count work that was done for a tenant."""

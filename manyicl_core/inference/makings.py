@@ -101,8 +101,25 @@ class Makings:
         self._makings.append(Making(ticket, key, compilation, size))
         return True
 
+    def has_memory(self, ticket: Ticket) -> bool:
+        """Set memory aside for the rest of a prompt; False: there is none now, as others hold it.
+
+        The longest prompt is let in when nobody else is: it then has all there is.
+        """
+        assert ticket.model is not None and not ticket.set_aside
+        a_token = ticket.model.language_model.bytes_a_token
+        free = self._prefixes.budget_bytes - len(ticket.prefix.tokens) * a_token
+        size = max(0, min((len(ticket.request.prompt) - len(ticket.prefix.tokens)) * a_token, free))
+        if not self._prefixes.set_aside(size):
+            return False
+        ticket.set_aside = size
+        return True
+
     def begin_rest(self, ticket: Ticket) -> None:
-        """Make a prefix of all that is left of a prompt, but for the last token if that begins an answer."""
+        """Make a prefix of all that is left of a prompt, but for the last token if that begins an answer.
+
+        Behind a context that was made a moment ago there may be no memory to set aside: it goes on all the same.
+        """
         assert ticket.model is not None
         tokens = ticket.request.prompt if ticket.echoes else ticket.request.prompt[:-1]
         self._makings.append(Making(ticket, None, Compilation(ticket.model, tokens, before=ticket.prefix)))

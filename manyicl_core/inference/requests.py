@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from llguidance import LLMatcher
 
 from manyicl_core.inference.answer import GREEDY, FinishReason, Sampling, TokenLogprob
+from manyicl_core.method.labels import LabelTree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +33,9 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """The answer is one of these, token ids each with its stop token."""
+    """The answer is one of these labels."""
 
-    answers: tuple[tuple[int, ...], ...]
+    labels: LabelTree
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import aclosing, asynccontextmanager
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -39,10 +40,15 @@ from manyicl_core.inference.schemas import (
     usage,
 )
 from manyicl_core.inference.vocabulary import Vocabulary
+from manyicl_core.method.labels import LabelTree
 
 _CLIENT_CLOSED_REQUEST = 499
 _LONGEST_LABEL = 256
 """Tokens of a label, the stop token included: what there is room for behind a context."""
+
+_LABEL_SETS = 64
+_MOST_ECHOED = 1_000_000
+"""Log-probabilities of a body's prompts: a hundred bytes each."""
 
 Result = TypeVar("Result")
 
@@ -75,8 +81,10 @@ def create_app(
     app.exception_handler(Refusal)(_refused)
 
     @app.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
+    async def health() -> Response:
+        return JSONResponse(
+            {"status": "ok"} if thread.is_alive else {"status": "stopped"}, 200 if thread.is_alive else 503
+        )
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -117,10 +125,14 @@ class Service:
         self._thread = thread
         self._vocabulary = vocabulary
         self._base_model = base_model
+        # A task's labels come with each of its queries.
+        self._labels = lru_cache(maxsize=_LABEL_SETS)(self._label_tree)
 
     async def complete(self, body: CompletionRequest) -> Response:
         """``/v1/completions``."""
         prompts = body.prompts()
+        if body.echo and sum(map(len, prompts)) * (1 + (body.logprobs or 0)) > _MOST_ECHOED:
+            raise BadRequest(f"logprobs: echo would tell more than {_MOST_ECHOED:,}; ask for fewer", "invalid_value")
         # As at a vLLM server, the model's own end too; a task's answer has an end of its own, and only that.
         stop = frozenset(body.stop_token_ids or ([] if body.ignore_eos else [self._vocabulary.end]))
         guide = await self._guide(body.structured_outputs, body.stop_token_ids)
@@ -158,7 +170,7 @@ class Service:
             )
             for prompt in body.prompts
         ]
-        self._thread.admit()
+        self._thread.admit(requests[0].tenant, requests[0].priority)
         results = await _all([self._scores(request) for request in requests])
         totals = usage(sum(map(len, body.prompts)), 0, sum(result.cached_tokens for result in results))
         return JSONResponse({"scores": [list(result.scores) for result in results], "usage": totals})
@@ -225,15 +237,18 @@ class Service:
             )
         return room
 
+    def _label_tree(self, texts: tuple[str, ...], stop: int) -> LabelTree:
+        answers = [(*self._vocabulary.plain(text), stop) for text in texts]
+        _check_labels(answers)
+        return LabelTree(answers)
+
     async def _guide(self, outputs: StructuredOutputs | None, stop: list[int]) -> Choices | Grammar | None:
         if outputs is None:
             return None
         if outputs.choice is not None:
             if not stop:
                 raise BadRequest("structured_outputs.choice needs stop_token_ids", "missing_stop")
-            answers = [(*self._vocabulary.plain(text), stop[0]) for text in outputs.choice]
-            _check_labels(answers)
-            return Choices(tuple(answers))
+            return Choices(self._labels(tuple(outputs.choice), stop[0]))
         try:
             grammar = regex_grammar(outputs.regex) if outputs.regex is not None else json_grammar(outputs.json_schema)
             matcher = await asyncio.to_thread(compiled_grammar, self._vocabulary.grammars, grammar)
@@ -244,17 +259,16 @@ class Service:
     async def _respond(self, requests: list[Generation], kind: Kind, body: CompletionRequest | ChatRequest) -> Response:
         """The whole answer, or a stream of its pieces."""
         head = {"id": "gen-" + secrets.token_hex(12), "created": int(time.time()), "model": body.model}
+        if body.stream and (len(requests) > 1 or requests[0].echo):
+            raise BadRequest("stream: one prompt without echo at a time", "invalid_value")
+        self._thread.admit(requests[0].tenant, requests[0].priority)
         if body.stream:
-            if len(requests) > 1 or requests[0].echo:
-                raise BadRequest("stream: one prompt without echo at a time", "invalid_value")
-            self._thread.admit()
             events = self._thread.events(requests[0])
             # The first event is awaited here, so that a refusal still has its status.
             first = await anext(events)
             return StreamingResponse(
                 self._chunks(first, events, head, requests[0], kind), media_type="text/event-stream"
             )
-        self._thread.admit()
         asked = requests[0].sampling.logprobs is not None
         choices = [
             Choice(asked, list(request.prompt) if request.echo else [])
@@ -267,8 +281,13 @@ class Service:
             sum(choice.completion_tokens for choice in choices),
             sum(choice.cached_tokens for choice in choices[:: requests[0].n]),
         )
-        shown = [whole(kind, index, choice, self._vocabulary) for index, choice in enumerate(choices)]
-        return JSONResponse({**head, "object": kind, "choices": shown, "usage": totals})
+
+        def shown() -> Response:
+            parts = [whole(kind, index, choice, self._vocabulary) for index, choice in enumerate(choices)]
+            return JSONResponse({**head, "object": kind, "choices": parts, "usage": totals})
+
+        # A long prompt's log-probabilities take seconds to write out.
+        return await asyncio.to_thread(shown) if asked else shown()
 
     async def _collect(self, choices: list[Choice], number: int, request: Generation) -> None:
         async with aclosing(self._thread.events(request)) as events:
@@ -282,19 +301,21 @@ class Service:
         head = {**head, "object": "chat.completion.chunk" if kind == "chat.completion" else kind}
         asked = request.sampling.logprobs is not None
         written = [0] * request.n
-        cached = 0
         async with aclosing(rest):
             event: Event | None = first
             while event is not None:
                 assert isinstance(event, Delta)
-                written[event.index], cached = event.completion_tokens, event.cached_tokens
-                yield _event({**head, "choices": [piece(kind, event.index, asked, event, self._vocabulary)]})
+                written[event.index] = event.completion_tokens
+                # In each chunk: who leaves early has used what came so far.
+                used = usage(len(request.prompt), sum(written), event.cached_tokens)
+                shown = piece(kind, event.index, asked, event, self._vocabulary)
+                yield _event({**head, "choices": [shown], "usage": used})
                 try:
                     event = await anext(rest, None)
                 except Refusal as refusal:
                     yield _event(_error(refusal))
                     return
-        yield _event({**head, "choices": [], "usage": usage(len(request.prompt), sum(written), cached)})
+        yield _event({**head, "choices": [], "usage": used})
         yield "data: [DONE]\n\n"
 
 

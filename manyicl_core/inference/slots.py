@@ -38,14 +38,15 @@ class Slots:
             self.lengths[slot] = self.lengths[last]
         self.lengths.pop()
 
-    def copy(self, slots: Sequence[int]) -> "Slots":
-        """New slots that begin with what those of these numbers hold."""
+    def copy(self, slots: Sequence[int], room: int) -> "Slots":
+        """New slots that begin with what those of these numbers hold, with room for so many tokens more."""
         reach = max(self.lengths[slot] for slot in slots)
         index = torch.tensor(slots, device=self._model.device)
-        copied = Slots(
-            self._model,
-            tuple((keys[index, :, :reach], values[index, :, :reach]) for keys, values in self._layers),
-        )
+        layers = self._model.new_layers(len(slots), reach + room)
+        for ours, theirs in zip(layers, self._layers, strict=True):
+            for part, other in zip(ours, theirs, strict=True):
+                part[:, :, :reach] = other[index, :, :reach]
+        copied = Slots(self._model, layers)
         copied.lengths = [self.lengths[slot] for slot in slots]
         return copied
 

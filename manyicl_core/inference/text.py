@@ -17,7 +17,7 @@ class TextStream:
     def push(self, token: int) -> str:
         """The text that is certain after ``token``; ``stopped`` tells that a stop string came."""
         assert not self.stopped
-        self._held += self._decoder.step(self._tokenizer, token) or ""
+        self._held += self._decoded(token)
         found = [(start + len(text), start) for text in self._stop if (start := self._held.find(text)) >= 0]
         if found:
             self.stopped = True
@@ -33,6 +33,13 @@ class TextStream:
         """What is still held back, when nothing more comes."""
         text, self._held = self._held, ""
         return text
+
+    def _decoded(self, token: int) -> str:
+        try:
+            return self._decoder.step(self._tokenizer, token) or ""
+        except Exception:  # the library's own: bytes that are no text, before others (vllm-project/vllm#17448)
+            self._decoder = DecodeStream(skip_special_tokens=True)
+            return self._decoder.step(self._tokenizer, token) or ""
 
     def _unsure(self) -> int:
         """Length of the longest tail that may begin a stop string."""

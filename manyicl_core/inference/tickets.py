@@ -14,16 +14,20 @@ class Ticket:
     """A request, and how far it is.
 
     Attributes:
+        waits: it has not begun; set in the engine's thread.
         cancelled: nobody waits for the answer any more; set from any thread.
         held: the key of the context that it stands behind, while that must stay.
+        set_aside: bytes of the store's budget, for what of its prompt is a prefix of its own.
         cached: tokens of the prompt that needed no work.
         texts: of each answer that is being written.
     """
 
     request: Generation | LabelScoring
+    waits: bool = True
     cancelled: bool = False
     model: TunedModel | None = None
     held: PrefixKey | None = None
+    set_aside: int = 0
     prefix: Prefix = EMPTY_PREFIX
     cached: int = 0
     texts: list[TextStream] = field(default_factory=list)
@@ -45,6 +49,11 @@ class Ticket:
     def echoes(self) -> bool:
         """Whether the prompt's own log-probabilities are asked for."""
         return isinstance(self.request, Generation) and self.request.echo
+
+    @property
+    def is_bulk(self) -> bool:
+        """Whether it takes what others leave."""
+        return self.request.priority > 0
 
     def is_over(self) -> bool:
         """Whether nobody waits for the answer any more, or its deadline has passed."""

@@ -14,6 +14,7 @@ from manyicl_core.inference.decoding import LONGEST_ROW
 from manyicl_core.inference.language_model import LanguageModel
 from manyicl_core.inference.requests import Choices, Delta, Generation, PromptLogprobs, UnknownAdapter
 from manyicl_core.inference.vocabulary import Vocabulary
+from manyicl_core.method.labels import LabelTree
 from tests.tiny_model import MAX_POSITIONS
 from tests.unit.inference.conftest import MakeAdapter, save_whole_model
 from tests.unit.inference.driving import CONTEXT, SHOWN, Driven
@@ -121,7 +122,7 @@ def test_a_closed_choice_is_answered_with_one_of_its_texts(engine: Driven, tiny_
         REQUEST,
         max_tokens=100,
         stop_tokens=frozenset({encoder.stop}),
-        guide=Choices(tuple(tuple(encoder.answer(label)) for label in labels)),
+        guide=Choices(LabelTree(encoder.answer(label) for label in labels)),
     )
     text, last = engine.answer(request)
     assert text in {f" {label}" for label in labels}
@@ -203,3 +204,23 @@ def test_echo_without_an_answer_ends_every_choice(engine: Driven):
         (1, "length"),
         (2, "length"),
     ]
+
+
+def test_long_prompts_without_a_context_share_the_memory_of_contexts(
+    model: LanguageModel, vocabulary: Vocabulary, tmp_path: Path
+):
+    prompts = [tuple(3 + (5 * number * number + offset) % 380 for number in range(700)) for offset in range(3)]
+    budget = 1500 * model.bytes_a_token
+    engine = Driven(model, vocabulary, tmp_path, budget_bytes=budget)
+    tickets = [engine.submit(Generation(adapter=None, prompt=prompt, max_tokens=60)) for prompt in prompts]
+    together = 0
+    while engine.step():
+        assert engine.prefixes.size_bytes <= budget
+        together = max(together, sum(bool(ticket.set_aside) for ticket in tickets))
+    assert together == 2
+    assert all(engine.deltas(ticket)[-1].finish_reason for ticket in tickets)
+    assert engine.prefixes.size_bytes == 0
+    # The longest of all is answered too, alone.
+    longer = engine.submit(Generation(adapter=None, prompt=tuple([5] * 1800), max_tokens=2))
+    engine.finish()
+    assert engine.deltas(longer)[-1].finish_reason

@@ -82,3 +82,26 @@ def test_a_tenants_new_contexts_do_not_go_before_another_ones_answers(engine: Dr
     engine.steps(1 + REQUEST.max_tokens)
     assert engine.deltas(answered)[-1].finish_reason == "length"
     assert not all(engine.told[ticket] for ticket in contexts)
+
+
+def test_long_answers_of_one_tenant_do_not_keep_another_one_waiting(engine: Driven):
+    long = [engine.submit(replace(REQUEST, tenant="long", max_tokens=1000, n=5)) for _ in range(4)]
+    engine.steps(10)
+    one = engine.submit(replace(REQUEST, tenant="one"))
+    engine.steps(10)
+    assert engine.deltas(one)[-1].finish_reason
+    assert not any(delta.finish_reason for ticket in long for delta in engine.deltas(ticket))
+
+
+def test_bulk_leaves_rows_free_however_much_of_it_there_is(
+    model: LanguageModel, vocabulary: Vocabulary, tmp_path: Path
+):
+    engine = Driven(model, vocabulary, tmp_path, rows=4)
+    bulk = [engine.submit(replace(REQUEST, priority=1, max_tokens=1000, n=n)) for n in (1, 9, 1, 1)]
+    engine.steps(10)
+    # Also for the same tenant's own.
+    interactive = engine.submit(REQUEST)
+    engine.steps(10)
+    assert engine.deltas(interactive)[-1].finish_reason
+    assert not any(delta.finish_reason for ticket in bulk for delta in engine.deltas(ticket))
+    assert len({(ticket, delta.index) for ticket in bulk for delta in engine.deltas(ticket)}) == 3

@@ -12,7 +12,15 @@ from transformers import PreTrainedModel
 
 from manyicl_core.inference.engine_thread import EngineThread
 from manyicl_core.inference.language_model import LanguageModel
-from manyicl_core.inference.requests import DeadlineExceeded, Delta, Generation, LabelScores, LabelScoring, Overloaded
+from manyicl_core.inference.requests import (
+    DeadlineExceeded,
+    Delta,
+    Generation,
+    LabelScores,
+    LabelScoring,
+    Overloaded,
+    Refusal,
+)
 from manyicl_core.inference.vocabulary import Vocabulary
 from tests.unit.inference.conftest import MakeAdapter
 from tests.unit.inference.driving import CONTEXT, SHOWN, Driven, counted
@@ -73,15 +81,66 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(engine: Driven)
             waiting = [asyncio.create_task(tokens(thread, SHORT)) for _ in range(3)]
             await until(lambda: engine.engine.waiting == 3)
             with pytest.raises(Overloaded) as refused:
-                thread.admit()
+                thread.admit("", 0)
             assert refused.value.status == 429
             assert 0.1 <= refused.value.retry_after_seconds <= 30
             for task in writing:
                 task.cancel()
             assert all([await task for task in waiting])
-            thread.admit()
+            thread.admit("", 0)
 
     run(ask())
+
+
+def test_neither_bulk_nor_another_tenants_flood_takes_ones_place_in_the_queue(engine: Driven):
+    async def ask() -> None:
+        async with running(engine) as thread:
+            flood = [*[replace(ENDLESS, tenant="busy")] * 2, *[replace(SHORT, tenant="bulk", priority=1)] * 50]
+            tasks = [asyncio.create_task(tokens(thread, request)) for request in flood]
+            await until(lambda: engine.engine.waiting == 50)
+            for _ in range(3):
+                thread.admit("busy", 0)
+                tasks.append(asyncio.create_task(tokens(thread, replace(SHORT, tenant="busy"))))
+                await asyncio.sleep(0)
+            for refused in (("busy", 0), ("bulk", 1)):
+                with pytest.raises(Overloaded):
+                    thread.admit(*refused)
+            thread.admit("somebody else", 0)
+            for task in tasks:
+                task.cancel()
+
+    run(ask())
+
+
+def test_how_long_to_wait_is_told_by_how_fast_answers_came_not_by_how_rarely_they_were_asked_for(engine: Driven):
+    async def ask() -> None:
+        async with running(engine, max_waiting=0) as thread:
+            for _ in range(3):
+                await tokens(thread, SHORT)
+            thread._finished_at -= 3600  # long ago
+            await tokens(thread, SHORT)
+            with pytest.raises(Overloaded) as refused:
+                thread.admit("", 0)
+            assert refused.value.retry_after_seconds < 10
+
+    run(ask())
+
+
+def test_a_thread_that_died_is_told_of_and_takes_nothing_more(engine: Driven, monkeypatch: pytest.MonkeyPatch):
+    signals: list[int] = []
+    monkeypatch.setattr("signal.raise_signal", signals.append)
+
+    async def ask() -> None:
+        async with running(engine) as thread:
+            assert thread.is_alive
+            monkeypatch.setattr(engine.engine, "step", lambda: 1 / 0)
+            for _ in range(2):
+                with pytest.raises(Refusal, match="stopped"):
+                    await tokens(thread, SHORT)
+                assert not thread.is_alive
+
+    run(ask())
+    assert len(signals) == 1
 
 
 def test_whoever_leaves_makes_room_for_the_next(engine: Driven):

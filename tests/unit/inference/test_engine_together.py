@@ -147,12 +147,12 @@ def test_labels_are_scored_between_the_steps_of_answers(engine: Driven):
     writing = engine.submit(replace(SHORT, max_tokens=100))
     engine.steps(3)
     ticket = engine.submit(scoring)
-    engine.steps(1)
+    engine.steps(2)
     [scores] = engine.told[ticket]
     assert isinstance(scores, LabelScores)
     assert scores.scores == pytest.approx(alone.scores, abs=1e-5)
     assert scores.cached_tokens == len(CONTEXT)
-    assert len(engine.deltas(writing)) == 4
+    assert len(engine.deltas(writing)) == 5
 
 
 # Leaving

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from manyicl_core.inference import scoring as scoring_module
 from manyicl_core.inference.compilation import compile_prefix
 from manyicl_core.inference.language_model import LanguageModel, TunedModel
 from manyicl_core.inference.prefix import EMPTY_PREFIX
-from manyicl_core.inference.requests import LabelScoring
-from manyicl_core.inference.scoring import LabelQuery, label_scores
+from manyicl_core.inference.requests import Generation, LabelScoring
+from manyicl_core.inference.scoring import LabelQuery, Scoring
+from manyicl_core.inference.slots import Slots
 from manyicl_core.inference.vocabulary import Vocabulary
 from tests.unit.inference.conftest import MakeAdapter, load_tiny, save_whole_model
 from tests.unit.inference.driving import CONTEXT, Driven
@@ -40,6 +42,13 @@ def naive_scores(model: torch.nn.Module, prompt: list[int], labels: list[list[in
         logprobs = model(input_ids=torch.tensor([[*prompt, *label]])).logits[0].log_softmax(dim=-1)
         scores.append(sum(float(logprobs[len(prompt) - 1 + index, token]) for index, token in enumerate(label)))
     return scores
+
+
+def label_scores(model: LanguageModel, queries: list[LabelQuery]) -> list[list[float]]:
+    scoring = Scoring(model, queries)
+    while not scoring.is_complete:
+        scoring.advance()
+    return scoring.scores
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +142,39 @@ def test_many_scorings_at_once_are_each_as_if_alone(engine: Driven, plain: PreTr
         expected = naive_scores(plain, list(prompts[number]), asked[number])
         assert told.scores == pytest.approx(expected, abs=1e-4)  # type: ignore[union-attr]
     assert all(len(engine.told[ticket]) == 1 for ticket in tickets)
+
+
+def test_labels_are_scored_in_passes_of_bounded_memory_between_others_steps(
+    engine: Driven, plain: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(scoring_module, "_TAIL_PLACES", 200)
+    places = []
+    copy = Slots.copy
+
+    def counting(slots: Slots, numbers: list[int], room: int) -> Slots:
+        copied = copy(slots, numbers, room)
+        places.append(len(numbers) * (max(copied.lengths) + room))
+        return copied
+
+    monkeypatch.setattr(Slots, "copy", counting)
+    prompt = tuple(range(40, 80))
+    labels = LABELS["three hundred"]
+    left, stays = (engine.submit(scoring(prompt, labels)) for _ in range(2))
+    writes = engine.submit(Generation(adapter=None, prompt=prompt, max_tokens=5))
+    engine.steps(8)
+    assert engine.deltas(writes)[-1].finish_reason and not engine.told[stays]
+    left.cancelled = True
+    engine.finish()
+    [told] = engine.told[stays]
+    assert told.scores == pytest.approx(naive_scores(plain, list(prompt), labels), abs=1e-4)  # type: ignore[union-attr]
+    assert not engine.told[left] and len(places) > 20 and max(places) <= 200
+    both = [engine.submit(scoring(prompt, labels)) for _ in range(2)]
+    engine.steps(2)
+    for ticket in both:
+        ticket.cancelled = True
+    before = len(places)
+    engine.finish()
+    assert len(places) == before, "nobody waits for them"
 
 
 def test_a_query_longer_than_a_row_is_scored(engine: Driven, plain: PreTrainedModel):

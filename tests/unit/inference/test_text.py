@@ -3,7 +3,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders
+from tokenizers.models import BPE
 
 from manyicl_core.inference.text import TextStream
 
@@ -97,3 +98,11 @@ def test_nothing_may_come_after_a_stop(tokenizer: Tokenizer):
     assert stream.push(token) == ""
     with pytest.raises(AssertionError):
         stream.push(token)
+
+
+def test_bytes_that_are_no_text_do_not_end_the_answer():
+    """As a tokenizer with byte fallback (Llama 2, Mistral) may write them."""
+    tokenizer = Tokenizer(BPE({"<0x0A>": 0, "<0xE2>": 1, "a": 2, "b": 3}, []))
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    shown, _ = streamed(tokenizer, [0, 1, 2, 3, 1, 0, 2], [])
+    assert shown.endswith("a") and "ab" in shown
