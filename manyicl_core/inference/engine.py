@@ -173,7 +173,7 @@ class Engine:
         return len(others) < self._max_rows + (quarter if self._is_new(ticket, others) else 0)
 
     def _is_new(self, ticket: Ticket, others: Sequence[Ticket]) -> bool:
-        """Whether its tenant has no answer among those of ``others``, bulk apart, and has used no more than they have."""
+        """Whether its tenant has none of these answers, bulk apart, and has used no more than who has."""
         tenants = {other.request.tenant for other in others if not other.is_bulk}
         tenant = ticket.request.tenant
         return not ticket.is_bulk and tenant not in tenants and self._waiting.has_used_least(tenant, tenants)
