@@ -5,7 +5,7 @@ between any two. A prefix is compiled in chunks between the others' steps.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import structlog
@@ -19,6 +19,7 @@ from manyicl_core.inference.guides import GrammarGuide, LabelGuide
 from manyicl_core.inference.language_model import LanguageModel
 from manyicl_core.inference.makings import Makings
 from manyicl_core.inference.metrics import ROWS, TOKENS, WAITING
+from manyicl_core.inference.places import Places
 from manyicl_core.inference.prefix import EMPTY_PREFIX, PrefixKey
 from manyicl_core.inference.prefix_store import PrefixStore
 from manyicl_core.inference.requests import (
@@ -65,8 +66,8 @@ class Engine:
         self._vocabulary = vocabulary
         self._adapters = adapters
         self._prefixes = prefixes
-        self._max_rows = max_rows
         self._waiting: FairQueue[Ticket] = FairQueue()
+        self._places = Places(max_rows, self._waiting)
         self._makings = Makings(prefixes, self._charge)
         self._scorings: deque[Ticket] = deque()
         # Those of them that are scored together now.
@@ -159,24 +160,7 @@ class Engine:
         writing = [owner for owner, _ in self._rows.values()]
         begun = [*writing, *(owner for owner, _ in self._unwritten)]
         # Whoever has none need not wait until all that others have begun is written.
-        return self._may_write(ticket, writing if self._is_new(ticket, begun) else begun)
-
-    def _may_write(self, ticket: Ticket, others: Sequence[Ticket]) -> bool:
-        """Whether there is a place for one more answer beside those of ``others``, who may come more than once.
-
-        Bulk leaves a quarter of the rows, and there is a quarter more for tenants who write nothing yet.
-        """
-        quarter = max(1, self._max_rows // 4)
-        if ticket.is_bulk:
-            bulk = sum(other.is_bulk for other in others)
-            return len(others) < self._max_rows and bulk < max(1, self._max_rows - quarter)
-        return len(others) < self._max_rows + (quarter if self._is_new(ticket, others) else 0)
-
-    def _is_new(self, ticket: Ticket, others: Sequence[Ticket]) -> bool:
-        """Whether its tenant has none of these answers, bulk apart, and has used no more than who has."""
-        tenants = {other.request.tenant for other in others if not other.is_bulk}
-        tenant = ticket.request.tenant
-        return not ticket.is_bulk and tenant not in tenants and self._waiting.has_used_least(tenant, tenants)
+        return self._places.are_left(ticket, writing if self._places.is_new(ticket, begun) else begun)
 
     def _stand_behind(self, ticket: Ticket, key: PrefixKey) -> bool:
         """Hold the ticket's context, if it is compiled."""
@@ -214,7 +198,7 @@ class Engine:
     def _next_writer(self) -> Ticket | None:
         writing = [owner for owner, _ in self._rows.values()]
         waiting = dict.fromkeys(owner for owner, _ in self._unwritten)
-        return next((ticket for ticket in waiting if self._may_write(ticket, writing)), None)
+        return next((ticket for ticket in waiting if self._places.are_left(ticket, writing)), None)
 
     def _begin_answer(self, ticket: Ticket, number: int) -> None:
         request, model = ticket.request, ticket.model

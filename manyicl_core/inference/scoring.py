@@ -111,6 +111,14 @@ class Scoring:
             self.scores[index][number] += value
 
 
+def label_scores(model: LanguageModel, queries: Sequence[LabelQuery]) -> list[list[float]]:
+    """For each query, the log-probability of each label as the whole answer."""
+    scoring = Scoring(model, queries)
+    while not scoring.is_complete:
+        scoring.advance()
+    return scoring.scores
+
+
 def following_logprobs(
     model: LanguageModel, states: torch.Tensor, following: Sequence[int], top: int
 ) -> list[TokenLogprob]:

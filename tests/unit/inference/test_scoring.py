@@ -15,7 +15,7 @@ from manyicl_core.inference.compilation import compile_prefix
 from manyicl_core.inference.language_model import LanguageModel, TunedModel
 from manyicl_core.inference.prefix import EMPTY_PREFIX
 from manyicl_core.inference.requests import Generation, LabelScoring
-from manyicl_core.inference.scoring import LabelQuery, Scoring
+from manyicl_core.inference.scoring import LabelQuery, label_scores
 from manyicl_core.inference.slots import Slots
 from manyicl_core.inference.vocabulary import Vocabulary
 from tests.unit.inference.conftest import MakeAdapter, load_tiny, save_whole_model
@@ -42,13 +42,6 @@ def naive_scores(model: torch.nn.Module, prompt: list[int], labels: list[list[in
         logprobs = model(input_ids=torch.tensor([[*prompt, *label]])).logits[0].log_softmax(dim=-1)
         scores.append(sum(float(logprobs[len(prompt) - 1 + index, token]) for index, token in enumerate(label)))
     return scores
-
-
-def label_scores(model: LanguageModel, queries: list[LabelQuery]) -> list[list[float]]:
-    scoring = Scoring(model, queries)
-    while not scoring.is_complete:
-        scoring.advance()
-    return scoring.scores
 
 
 @pytest.fixture(scope="module")
