@@ -64,6 +64,10 @@ class Adapters:
         self._attached.move_to_end(sha256)
         return TunedModel(self._model, sha256)
 
+    def has_fetched(self, sha256: str | None) -> bool:
+        """Whether these weights lie ready, and only room for them is missing."""
+        return sha256 in self._fetching and self._fetching[sha256].done()
+
     def close(self) -> None:
         """Fetch no more."""
         self._threads.shutdown(cancel_futures=True)

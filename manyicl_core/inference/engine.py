@@ -137,22 +137,33 @@ class Engine:
 
     def _begin(self, ticket: Ticket) -> bool:
         self._let_go(ticket)  # of what a first try without memory held
-        if not self._has_room(ticket):
+        if self._places.are_kept_from(ticket) or not self._has_room(ticket):
             return False
         ticket.model = self._adapters.get(ticket.request.adapter, self._adapters_in_use(), self.wake)
         if ticket.model is None:
-            return False
+            return self._not_now(ticket, lacks_memory=self._adapters.has_fetched(ticket.request.adapter))
+        return self._begin_prompt(ticket)
+
+    def _begin_prompt(self, ticket: Ticket) -> bool:
         # A text of which every token's probability is asked must run as a whole.
         key = None if ticket.echoes else ticket.context_key
         if key is not None and self._makings.makes(key):
             return False
         if key is not None and not self._stand_behind(ticket, key):
-            return self._makings.begin_context(ticket, key)
+            if not self._makings.is_full and self._makings.begin_context(ticket, key):
+                return True
+            return self._not_now(ticket, lacks_memory=not self._makings.is_full)
         if self._makings.is_needed(ticket) and (self._makings.is_full or not self._makings.has_memory(ticket)):
-            self._let_go(ticket)
-            return False
+            return self._not_now(ticket, lacks_memory=not self._makings.is_full)
         self._go_on(ticket)
         return True
+
+    def _not_now(self, ticket: Ticket, lacks_memory: bool) -> bool:
+        """It waits on, and holds nothing meanwhile."""
+        self._let_go(ticket)
+        if lacks_memory:
+            self._places.lacks_memory(ticket)
+        return False
 
     def _has_room(self, ticket: Ticket) -> bool:
         if isinstance(ticket.request, LabelScoring):
@@ -165,10 +176,9 @@ class Engine:
     def _stand_behind(self, ticket: Ticket, key: PrefixKey) -> bool:
         """Hold the ticket's context, if it is compiled."""
         prefix = self._prefixes.hold(key)
-        if prefix is None:
-            return False
-        ticket.held, ticket.prefix, ticket.cached = key, prefix, len(prefix.tokens)
-        return True
+        if prefix is not None:
+            ticket.held, ticket.prefix, ticket.cached = key, prefix, len(prefix.tokens)
+        return prefix is not None
 
     def _go_on(self, ticket: Ticket) -> None:
         """From the context to the query: a long one is made a prefix first, a short one begins its answers."""

@@ -74,7 +74,7 @@ class Makings:
         return ticket.echoes or len(ticket.query) > LONGEST_ROW
 
     def begin_context(self, ticket: Ticket, key: PrefixKey) -> bool:
-        """Make a ticket's context; False: not now.
+        """Make a ticket's context; False: there is no memory for it now, as others hold it.
 
         Raises:
             ContextTooLarge: it is larger than all contexts together may be.
@@ -86,8 +86,6 @@ class Makings:
                 f"the context takes {size / 2**20:.0f} MiB and all contexts together may take "
                 f"{self._prefixes.budget_bytes / 2**20:.0f}; raise MANYICL_PREFIX_CACHE_BYTES or lower max_shots"
             )
-        if self.is_full:
-            return False
         # Found before room is made: it may have to leave, but not before it is copied.
         start = self._prefixes.longest_start(key)
         if not self._prefixes.set_aside(size):

@@ -15,6 +15,7 @@ class Ticket:
 
     Attributes:
         waits: it has not begun; set in the engine's thread.
+        lacks_since: when it first could not begin because of what others use.
         cancelled: nobody waits for the answer any more; set from any thread.
         held: the key of the context that it stands behind, while that must stay.
         set_aside: bytes of the store's budget, for what of its prompt is a prefix of its own.
@@ -24,6 +25,7 @@ class Ticket:
 
     request: Generation | LabelScoring
     waits: bool = True
+    lacks_since: float | None = None
     cancelled: bool = False
     model: TunedModel | None = None
     held: PrefixKey | None = None

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from manyicl_core.inference import places as places_module
 from manyicl_core.inference.language_model import LanguageModel
 from manyicl_core.inference.requests import Generation
 from manyicl_core.inference.tickets import Ticket
 from manyicl_core.inference.vocabulary import Vocabulary
+from tests.unit.inference.conftest import MakeAdapter
 from tests.unit.inference.driving import CONTEXT, Driven
 
 REQUEST = Generation(adapter=None, prompt=(*CONTEXT, 10, 11), max_tokens=4)
@@ -105,3 +107,39 @@ def test_bulk_leaves_rows_free_however_much_of_it_there_is(
     assert engine.deltas(interactive)[-1].finish_reason
     assert not any(delta.finish_reason for ticket in bulk for delta in engine.deltas(ticket))
     assert len({(ticket, delta.index) for ticket in bulk for delta in engine.deltas(ticket)}) == 3
+
+
+@pytest.mark.parametrize("lacks", ["a place for its adapter", "memory for its context"])
+def test_what_needs_more_memory_is_not_passed_by_for_ever(
+    model: LanguageModel,
+    vocabulary: Vocabulary,
+    make_adapter: MakeAdapter,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lacks: str,
+):
+    monkeypatch.setattr(places_module, "PATIENCE_SECONDS", 0.0)
+    engine = Driven(model, vocabulary, tmp_path, budget_bytes=100 * model.bytes_a_token, rows=8)
+    if lacks == "memory for its context":
+        crowd = [replace(REQUEST, tenant=f"crowd {n}", prompt=(n + 5, *CONTEXT), prefix_tokens=33) for n in range(3)]
+        starved = replace(REQUEST, tenant="starved", prompt=(*CONTEXT, *CONTEXT, 9), prefix_tokens=70)
+    else:
+        adapters = [engine.stored(make_adapter(seed)) for seed in range(4)]
+        crowd = [replace(REQUEST, tenant=f"crowd {n}", adapter=adapter) for n, adapter in enumerate(adapters[1:])]
+        starved = replace(REQUEST, tenant="starved", adapter=adapters[0])
+
+    for request in crowd:
+        engine.answer(request)
+    # Two of each overlap, so that none is ever idle.
+    crowd = [replace(request, max_tokens=10 + 3 * number) for number, request in enumerate([*crowd, *crowd])]
+    tickets = [engine.submit(request) for request in crowd]
+    engine.steps(4)
+    waits = engine.submit(starved)
+    steps_left = 150  # soon after, two of one adapter end at the same time
+    while steps_left and not engine.told[waits]:
+        steps_left -= starved.adapter is None or engine.adapters.has_fetched(starved.adapter)
+        for number, ticket in enumerate(tickets):
+            if engine.told[ticket] and engine.deltas(ticket)[-1].finish_reason:
+                tickets[number] = engine.submit(crowd[number])
+        engine.step()
+    assert engine.told[waits]
