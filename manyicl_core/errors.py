@@ -95,7 +95,9 @@ class TooLarge(UserError):
 
 
 ENGINE_ERROR = "engine_error"
-"""The code of an engine's own failure at one request; trying again does not help for ever."""
+OUT_OF_MEMORY = "out_of_memory"
+ENGINE_FAILURES = {ENGINE_ERROR, OUT_OF_MEMORY}
+"""The codes of an engine's own failures at one request; trying again does not help for ever."""
 
 
 class Unavailable(UserError):

@@ -9,20 +9,19 @@ import structlog
 from sqlalchemy.exc import DataError, OperationalError
 
 from manyicl_core.answers.objects import AnswerObject
-from manyicl_core.errors import ENGINE_ERROR, InvalidRequest, UserError, envelope
+from manyicl_core.errors import InvalidRequest, UserError, envelope
 from manyicl_core.ids import new_id
 from manyicl_core.store.batches.lines import BatchRequest
 from manyicl_core.store.batches.results import Result
+from worker.stopping import all_done
 
 CONCURRENCY = 12
-"""Requests of a batch that the engine has at a time: two batches leave a quarter of its 32 rows to who waits."""
+"""Requests of a batch that the engine has at a time: two batches fill the three quarters of its 32 rows that it
+gives to bulk requests, and whoever waits has the rest, whatever they send."""
 
 _CHUNK_RESULTS = 100
 _CHUNK_SECONDS = 2.0
-_LOOK_SECONDS = 0.2
 _DATABASE_PAUSE_SECONDS = 1.0
-_MOST_FAILURES = 5
-"""Of the engine at one request, not for want of a connection or of room."""
 
 _log = structlog.get_logger(__name__)
 
@@ -51,11 +50,8 @@ class Answering:
         # All take the next request from the same iterator.
         tasks = [asyncio.create_task(self._ask_each(requests)) for _ in range(CONCURRENCY)]
         try:
-            return await _all_done(tasks, must_stop)
+            return await all_done(tasks, must_stop)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             await self._record_results()
 
     async def _ask_each(self, requests: Iterator[BatchRequest]) -> None:
@@ -73,30 +69,17 @@ class Answering:
             await asyncio.to_thread(self._record, results)
 
 
-async def _all_done(tasks: list[asyncio.Task[None]], must_stop: Callable[[], bool]) -> bool:
-    """Wait for all, or until it must stop; raises what one of them raises."""
-    while not must_stop():
-        done, left = await asyncio.wait(tasks, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_EXCEPTION)
-        for task in done:
-            task.result()
-        if not left:
-            return True
-    return False
-
-
 async def ask(answer: Answer, request: BatchRequest) -> Result:
     """The answer to one request, or the error in its place.
 
-    Refusals that pass (the engine is full or away) are waited out, as long as they say.
+    Refusals that pass (its context is being made) are waited out, as long as they say.
     """
     request_id = new_id("req_")
-    failures = 0
     while True:
         try:
             return Result(request.custom_id, 200, request_id, await answer(request.body))
         except UserError as error:
-            failures += error.code == ENGINE_ERROR
-            if error.retry_after_ms is None or failures >= _MOST_FAILURES:
+            if error.retry_after_ms is None:
                 return _refused(request, request_id, error)
             pause = error.retry_after_ms / 1000
         except OperationalError:

@@ -15,7 +15,7 @@ from manyicl_core.answers.completion_call import completion_call
 from manyicl_core.answers.completion_request import CreateCompletion
 from manyicl_core.answers.objects import AnswerObject
 from manyicl_core.answers.prompts import find_target
-from manyicl_core.engines.client import EngineClient
+from manyicl_core.engines.client import CompletionEngine
 from manyicl_core.errors import InvalidRequest, UserError
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.batches.lines import body_error
@@ -65,7 +65,7 @@ class BodyCheck:
 
 
 async def answer_body(
-    engine: EngineClient, artifacts: ArtifactStore, project_id: str, endpoint: str, content: dict[str, Any]
+    engine: CompletionEngine, artifacts: ArtifactStore, project_id: str, endpoint: str, content: dict[str, Any]
 ) -> AnswerObject:
     """The answer to one body, which has been checked.
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from manyicl_core.answers.objects import AnswerObject
 from manyicl_core.engines.client import open_engines
+from manyicl_core.engines.patient_engine import PatientEngine
 from manyicl_core.errors import StorageFull
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.settings import get_settings
@@ -89,7 +90,8 @@ async def _answer_rest(work: Attempt[Batch], requests: Path) -> bool:
         work.store.put(key, b"".join(result.line() for result in results))
         work.write(lambda session: recorder.record_chunk(session, work.claim, number, key, results))
 
-    engine = open_engines(work.settings, work.store)
+    engines = open_engines(work.settings, work.store)
+    engine = PatientEngine(engines)
 
     async def answer(body: dict[str, Any]) -> AnswerObject:
         return await answer_body(engine, work.store, work.row.project_id, work.row.endpoint, body)
@@ -100,7 +102,7 @@ async def _answer_rest(work: Attempt[Batch], requests: Path) -> bool:
             left, lambda: work.heartbeat.stop.is_set() or time.monotonic() > deadline
         )
     finally:
-        await engine.close()
+        await engines.close()
 
 
 def _fail(store: ArtifactStore, claim: Claim[Batch], code: str, message: str) -> None:

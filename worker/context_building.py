@@ -14,6 +14,8 @@ from manyicl_core.answers.answer_text import AnswerText
 from manyicl_core.base_models.catalog import find_base_model, prefix_bytes_per_token
 from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.engines.client import open_engines
+from manyicl_core.engines.patient_engine import PatientEngine
+from manyicl_core.errors import UserError
 from manyicl_core.method.contexts import Context as ChosenContext
 from manyicl_core.method.encoding import Encoder
 from manyicl_core.method.selection import SelectionKind
@@ -38,7 +40,8 @@ from manyicl_core.store.tables import Context
 from worker.attempt import Attempt, Kind, WorkFailed, attempt, model_folder
 from worker.automatic_selection import choose_automatically
 from worker.demonstrations import Draw
-from worker.patient_engine import PatientEngine
+from worker.process import ProcessDied
+from worker.stopping import all_done
 
 _INTERACTIVE, _BULK = 0, 1
 _AT_ONCE = 8
@@ -71,9 +74,7 @@ class ContextBuild:
             compiled = load_compiled(self._work.store, self._row.artifact)
         # With one token behind it, as every query has: a prefix alone is no prompt.
         prompt = [*compiled.tokens, self._encoder.query("?")[0]]
-        await self._engine.complete(
-            self._body(prompt, len(compiled.tokens)) | {"max_tokens": 1, "priority": _INTERACTIVE}
-        )
+        await self._complete(self._body(prompt, len(compiled.tokens)) | {"max_tokens": 1, "priority": _INTERACTIVE})
         self._work.write(lambda session: recorder.record_success(session, self._work.claim))
 
     async def _choose(self) -> CompiledContext:
@@ -118,12 +119,18 @@ class ContextBuild:
         async def ask(query: Example) -> str:
             prompt = [*context.tokens, *self._encoder.query(query.input, query.earlier)]
             async with room:
-                answer = await self._engine.complete(self._body(prompt, len(context.tokens)) | limits)
+                answer = await self._complete(self._body(prompt, len(context.tokens)) | limits)
             text = AnswerText()
             return text.push(answer["choices"][0]["text"]) + text.flush()
 
         first = await ask(queries[0])
         return [first, *await asyncio.gather(*map(ask, queries[1:]))]
+
+    async def _complete(self, body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return await self._engine.complete("/v1/completions", body)
+        except UserError as error:
+            raise WorkFailed("engine_error", f"the engine refuses the context: {error.message}") from error
 
     def _body(self, prompt: list[int], prefix_tokens: int) -> dict[str, Any]:
         return {
@@ -144,7 +151,9 @@ def _run(work: Attempt[Context]) -> None:
 async def _build(work: Attempt[Context]) -> None:
     client = open_engines(work.settings, work.store)
     try:
-        await ContextBuild(work, PatientEngine(client, work.heartbeat.stop)).build()
+        building = asyncio.create_task(ContextBuild(work, PatientEngine(client)).build())
+        if not await all_done([building], work.heartbeat.stop.is_set):
+            raise ProcessDied("stopped while it was built")
     finally:
         await client.close()
 

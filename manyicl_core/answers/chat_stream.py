@@ -13,11 +13,11 @@ from manyicl_core.answers.chat_request import CreateChatCompletion
 from manyicl_core.answers.logprobs import chat_logprobs
 from manyicl_core.answers.objects import ChatLogprobs, Told
 from manyicl_core.answers.prompts import LABEL_SCORES, told
-from manyicl_core.engines.client import CompletionEngine
+from manyicl_core.engines.client import StreamingEngine
 
 
 async def stream_chat(
-    engine: CompletionEngine, call: EngineCall, body: CreateChatCompletion
+    engine: StreamingEngine, call: EngineCall, body: CreateChatCompletion
 ) -> AsyncGenerator[dict[str, Any], None]:
     """The chunks of the answer to ``body``, whose call is ``call``; the errors are those of the engine.
 
@@ -37,7 +37,7 @@ async def stream_chat(
 
 
 async def _written_answer(
-    engine: CompletionEngine, call: EngineCall, body: CreateChatCompletion
+    engine: StreamingEngine, call: EngineCall, body: CreateChatCompletion
 ) -> AsyncGenerator[dict[str, Any], None]:
     texts: defaultdict[int, PlainText] = defaultdict(call.new_text)
     manyicl = None if call.prompt is None else told(call.prompt)
@@ -62,7 +62,7 @@ async def _written_answer(
 
 
 async def _drawn_answer(
-    engine: CompletionEngine, call: EngineCall, body: CreateChatCompletion
+    engine: StreamingEngine, call: EngineCall, body: CreateChatCompletion
 ) -> AsyncGenerator[dict[str, Any], None]:
     """A label of which all is known at once."""
     answer = await answer_chat(engine, call, body)

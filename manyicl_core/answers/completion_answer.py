@@ -13,7 +13,7 @@ from manyicl_core.answers.completion_logprobs import CompletionLogprobs
 from manyicl_core.answers.completion_request import CreateCompletion
 from manyicl_core.answers.objects import TextChoice, TextCompletion, TextLogprobs
 from manyicl_core.answers.prompts import told
-from manyicl_core.engines.client import CompletionEngine
+from manyicl_core.engines.client import CompletionEngine, StreamingEngine
 
 _PATH = "/v1/completions"
 
@@ -35,7 +35,7 @@ async def answer_completion(engine: CompletionEngine, call: CompletionCall, body
 
 
 async def stream_completion(
-    engine: CompletionEngine, call: CompletionCall, body: CreateCompletion
+    engine: StreamingEngine, call: CompletionCall, body: CreateCompletion
 ) -> AsyncGenerator[dict[str, Any], None]:
     """The chunks of the answer to ``body``, whose call is ``call``; the errors are those of the engine.
 

@@ -23,11 +23,15 @@ _HEALTH_SECONDS = 5.0
 
 
 class CompletionEngine(Protocol):
-    """What gives completions: the pool of engines, or somebody who counts what it gives."""
+    """What gives completions: the pool of engines, or somebody who counts what it gives, or waits for it."""
 
     async def complete(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """One whole answer."""
         ...
+
+
+class StreamingEngine(CompletionEngine, Protocol):
+    """What gives them streamed too."""
 
     def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """The chunks of a streamed answer."""

@@ -1,6 +1,7 @@
 """One HTTP server that answers: requests, streams, and its refusals as errors of ours."""
 
 import json
+import socket
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -14,6 +15,15 @@ Health = Literal["ready", "refuses", "silent"]
 _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 600.0
 _RETRY_AFTER_MS = 1000
+_TIMEOUT = httpx2.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS)
+_BULK_TIMEOUT = httpx2.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS, read=None)
+_KEEPALIVE = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+]
+"""A host that is gone is noticed within two minutes, also where nothing limits the waiting for an answer."""
 
 
 class NotReached(Unavailable):
@@ -31,10 +41,10 @@ class Connection:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        timeout = httpx2.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS)
         # How much waits is the server's to bound, not the pool's.
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=100)
-        self._http = httpx2.AsyncClient(base_url=url, timeout=timeout, limits=limits)
+        transport = httpx2.AsyncHTTPTransport(limits=limits, socket_options=_KEEPALIVE)
+        self._http = httpx2.AsyncClient(base_url=url, timeout=_TIMEOUT, transport=transport)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -57,8 +67,13 @@ class Connection:
         assert isinstance(entries, list)
         return entries
 
-    async def post(self, path: str, body: dict[str, Any]) -> Any:
+    async def post(self, path: str, body: dict[str, Any], bulk: bool = False) -> Any:
         """The answer to one request: parsed where it is JSON, else its text.
+
+        Args:
+            path: the route.
+            body: sent as JSON.
+            bulk: it stands behind all that somebody waits for, so no time is too long.
 
         Raises:
             NotReached: there is no connection.
@@ -69,7 +84,7 @@ class Connection:
             InvalidRequest: it refuses the request.
         """
         with _transport_errors():
-            response = await self._http.post(path, json=body)
+            response = await self._http.post(path, json=body, timeout=_BULK_TIMEOUT if bulk else _TIMEOUT)
         _check(response.status_code, response.headers, response.content)
         is_json = response.headers.get("content-type", "").startswith("application/json")
         return response.json() if is_json else response.text

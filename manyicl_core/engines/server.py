@@ -25,6 +25,11 @@ class EngineServer(Protocol):
         """Keep a context's prefix no longer: ``model``, ``tokens`` and ``cache_salt`` that it was compiled with."""
 
 
+def is_bulk(body: dict[str, Any]) -> bool:
+    """Whether a request may wait behind all that somebody waits for."""
+    return bool(body.get("priority", 0) > 0)
+
+
 class OwnServer:
     """Our engine: it fetches weights by their hash, and forgets those that nobody uses by itself."""
 
@@ -33,7 +38,7 @@ class OwnServer:
 
     async def complete(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """One whole answer."""
-        answer = await self._connection.post(path, body)
+        answer = await self._connection.post(path, body, is_bulk(body))
         assert isinstance(answer, dict)
         return answer
 

@@ -5,6 +5,7 @@ from contextlib import aclosing
 from typing import Any
 
 from manyicl_core.engines.connection import Connection, UnknownModel
+from manyicl_core.engines.server import is_bulk
 from manyicl_core.engines.vllm_adapters import Registrations, is_weights_hash
 from manyicl_core.engines.vllm_labels import edge_scores, label_score, pack_request, packs
 from manyicl_core.method.encoding import STOP
@@ -26,7 +27,7 @@ class VllmServer:
         """One whole answer."""
         if path == "/v1/label_scores":
             return await self._label_scores(body)
-        answer = await self._post(path, body["model"], _translated(body))
+        answer = await self._post(path, body["model"], _translated(body), is_bulk(body))
         answer["choices"] = [copy for choice in answer["choices"] for copy in _copies(choice, body)]
         return answer
 
@@ -53,13 +54,13 @@ class VllmServer:
     async def forget(self, body: dict[str, Any]) -> None:
         """Nothing to do: a prefix that nobody asks for any more makes room for others."""
 
-    async def _post(self, path: str, model: str, request: dict[str, Any]) -> dict[str, Any]:
+    async def _post(self, path: str, model: str, request: dict[str, Any], bulk: bool) -> dict[str, Any]:
         """Ask, and register the weights once more when the server has lost them, as by a restart."""
         try:
-            answer = await self._connection.post(path, {**request, "model": await self._name(model)})
+            answer = await self._connection.post(path, {**request, "model": await self._name(model)}, bulk)
         except UnknownModel:
             self._registrations.forget(model)
-            answer = await self._connection.post(path, {**request, "model": await self._name(model)})
+            answer = await self._connection.post(path, {**request, "model": await self._name(model)}, bulk)
         assert isinstance(answer, dict)
         return answer
 
@@ -74,7 +75,7 @@ class VllmServer:
             step = max(1, _SCORED_ROWS // len(pack.nodes))
             for start in range(0, len(prompts), step):
                 request = {**pack_request(pack, prompts[start : start + step]), "cache_salt": body["cache_salt"]}
-                answer = await self._post("/v1/completions", body["model"], request)
+                answer = await self._post("/v1/completions", body["model"], request, is_bulk(body))
                 for index, scores in enumerate(edge_scores(pack, answer["choices"]), start):
                     edges[index] |= scores
         tokens = sum(map(len, prompts))

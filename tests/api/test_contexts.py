@@ -1,3 +1,4 @@
+import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from openai import OpenAI
 from sqlalchemy import func, update
 
 from manyicl_core.answers.classifications import CreateClassification, classification_call
+from manyicl_core.engines.client import EngineClient
 from manyicl_core.ids import new_id
 from manyicl_core.objects import ArtifactStore, open_store
 from manyicl_core.settings import get_settings
@@ -16,9 +18,11 @@ from manyicl_core.store.projects.service import create_key, get_or_create_projec
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Context
 from tests.contexts import EXAMPLES, PASTED, ask, create_context, delete_context, get_context, told
+from tests.fake_engine import FakeEngine, running
 from tests.jobs import example_lines, upload
 from tests.services import BASE_MODEL
 from tests.tuned_model import add_tuned_model
+from worker import context_building
 from worker.context_building import build_context
 
 
@@ -119,6 +123,21 @@ def test_pasted_examples_become_a_model_that_goes_when_it_is_deleted(client: Ope
     assert told(ask(client, BASE_MODEL, context=inline))["cached_tokens"] == 0, "the engine has forgotten it"
     with transaction() as session:
         assert session.get(Context, context_id) is None
+
+
+def test_a_build_ends_with_its_context_though_the_engine_does_not_answer(
+    client: OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context_id = create_context(client, **PASTED)["id"]
+    build = threading.Thread(target=build_context, args=[context_id], daemon=True)
+    engine = FakeEngine(hold=True)
+    with running(engine) as url:
+        monkeypatch.setattr(context_building, "open_engines", lambda *_: EngineClient(url))
+        build.start()
+        assert engine.holding.wait(20)
+        delete_context(client, context_id)
+        build.join(20)
+        assert not build.is_alive()
 
 
 def test_a_files_task_is_chosen_automatically_and_expires(client: OpenAI) -> None:

@@ -1,16 +1,19 @@
 """One engine or several: what they refuse, where requests go, and where they do not."""
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
+import httpx2
 import pytest
 
 from manyicl_core.embedded import free_port
+from manyicl_core.engines import connection
 from manyicl_core.engines.client import EngineClient
-from manyicl_core.engines.connection import UnknownModel
-from manyicl_core.errors import DeadlineExceeded, InvalidRequest, Overloaded, Unavailable, UserError
+from manyicl_core.engines.connection import Connection, UnknownModel
+from manyicl_core.errors import ENGINE_ERROR, DeadlineExceeded, InvalidRequest, Overloaded, Unavailable, UserError
 from tests.fake_engine import FakeEngine, completion, refusal, running
 
 Result = TypeVar("Result")
@@ -128,3 +131,34 @@ def test_a_draining_engine_finishes_what_it_has():
     with running(engine) as url:
         asking(url, ask)
         assert engine.left.wait(10)
+
+
+@pytest.mark.parametrize("owned_by", ["manyicl", "vllm"])
+def test_bulk_is_waited_for_without_end(monkeypatch: pytest.MonkeyPatch, owned_by: str):
+    monkeypatch.setattr(connection, "_TIMEOUT", httpx2.Timeout(0.1))
+    engine = FakeEngine(owned_by, hold=True)
+
+    async def ask(client: EngineClient) -> None:
+        bulk = asyncio.create_task(client.complete(PATH, {**BODY, "priority": 1}))
+        await asyncio.to_thread(engine.holding.wait)
+        with pytest.raises(Unavailable) as late:
+            await client.complete(PATH, BODY)
+        assert late.value.code == ENGINE_ERROR
+        assert not bulk.done(), "it has waited for longer"
+        bulk.cancel()
+
+    with running(engine) as url:
+        asking(url, ask)
+
+
+def test_a_connection_asks_now_and_then_whether_the_other_host_is_there():
+    async def keepalive(url: str) -> int:
+        connection = Connection(url)
+        async with connection._http.stream("GET", "/health") as response:
+            kept = response.extensions["network_stream"].get_extra_info("socket")
+            option = kept.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        await connection.close()
+        return int(option)
+
+    with running(FakeEngine()) as url:
+        assert asyncio.run(keepalive(url)) == 1

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from manyicl_core.errors import ENGINE_ERROR, InvalidRequest, StorageFull, Unavailable
+from manyicl_core.errors import InvalidRequest, StorageFull, Unavailable
 from manyicl_core.store.batches.lines import BatchRequest
 from manyicl_core.store.batches.results import Result
 from worker import batch_answers
@@ -69,18 +69,6 @@ def test_what_is_answered_before_a_stop_is_recorded() -> None:
     looks = iter([False, True])
     assert not asyncio.run(Answering(answer, recorded.extend).run(requests(100), lambda: next(looks)))
     assert {result.custom_id for result in recorded} == {"0", "1", "2", "3", "4"}
-
-
-def test_an_engine_that_fails_at_a_request_again_and_again_is_its_answer() -> None:
-    asked = []
-
-    async def answer(body: dict[str, Any]) -> dict[str, Any]:
-        asked.append(body)
-        raise Soon("the engine failed", code=ENGINE_ERROR)
-
-    [request] = requests(1)
-    result = asyncio.run(ask(answer, request))
-    assert (result.status, len(asked)) == (503, 5)
 
 
 def test_a_refusal_that_passes_is_waited_out() -> None:
