@@ -24,17 +24,17 @@ async def unless_gone(request: Request, work: Awaitable[Result]) -> Result:
         DeadlineExceeded: the ``openai`` client told how long it waits, and that is over. It need
             not be seen to leave: a proxy may keep the connection.
     """
-    patience = _patience(request)
+    seconds = patience(request)
     working = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(request))
     try:
-        await asyncio.wait((working, gone), timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((working, gone), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
         if gone.done():
             raise ClientDisconnect
         raise DeadlineExceeded(
-            f"The answer was not complete in the {patience:g} seconds that the client waits "
+            f"The answer was not complete in the {seconds:g} seconds that the client waits "
             "(x-stainless-read-timeout); stream it, or give the client a longer timeout",
             code="deadline_exceeded",
         )
@@ -44,7 +44,7 @@ async def unless_gone(request: Request, work: Awaitable[Result]) -> Result:
         await asyncio.gather(working, gone, return_exceptions=True)
 
 
-def _patience(request: Request) -> float | None:
+def patience(request: Request) -> float | None:
     """Seconds that the client waits for an answer; None: it does not say."""
     try:
         seconds = float(request.headers["x-stainless-read-timeout"])

@@ -4,10 +4,12 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 
 from api.dependencies import ArtifactsDep, InferenceDep
-from api.disconnect import unless_gone
+from api.disconnect import patience, unless_gone
 from api.metered_engine import MeteredEngineDep
 from manyicl_core.answers.classifications import CreateClassification, answer_classification, classification_call
 from manyicl_core.answers.objects import ClassificationList
+
+_SHORT_PATIENCE_SECONDS = 30.0
 
 router = APIRouter(prefix="/classifications", tags=["classifications"])
 
@@ -22,4 +24,5 @@ async def create_classification(
 ) -> ClassificationList:
     """Label every input, with the probability of each label."""
     call = await run_in_threadpool(classification_call, caller.project_id, artifacts, body)
-    return await unless_gone(request, answer_classification(engine, call, body))
+    wait_seconds = patience(request) or _SHORT_PATIENCE_SECONDS
+    return await unless_gone(request, answer_classification(engine, call, body, wait_seconds))

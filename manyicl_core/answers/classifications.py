@@ -12,6 +12,7 @@ from manyicl_core.answers.labels import probabilities
 from manyicl_core.answers.objects import Classification, ClassificationList, Usage
 from manyicl_core.answers.prompts import LABEL_SCORES, find_target, label_scores_body, prompts_behind, told
 from manyicl_core.engines.client import CompletionEngine
+from manyicl_core.engines.patient_engine import PatientEngine
 from manyicl_core.errors import InvalidRequest
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.contexts.schemas import ManyiclChat
@@ -88,10 +89,21 @@ def _check_size(prompts: list[HostedPrompt], labels: tuple[str, ...]) -> None:
 
 
 async def answer_classification(
-    engine: CompletionEngine, call: ClassificationCall, body: CreateClassification
+    engine: CompletionEngine, call: ClassificationCall, body: CreateClassification, wait_seconds: float | None = None
 ) -> ClassificationList:
-    """The answer to ``body``, whose call is ``call``; the errors are those of the engine."""
-    answers = [await engine.complete(LABEL_SCORES, part) for part in call.bodies]
+    """The answer to ``body``, whose call is ``call``; the errors are those of the engine.
+
+    Args:
+        engine: answers the parts one after the other.
+        call: the parts.
+        body: the request.
+        wait_seconds: how long to wait for room for a part after the first, as those before it are computed and
+            counted; None: for ever.
+    """
+    first, *rest = call.bodies
+    answers = [await engine.complete(LABEL_SCORES, first)]
+    patient = PatientEngine(engine, wait_seconds)
+    answers += [await patient.complete(LABEL_SCORES, part) for part in rest]
     scores = [of_input for answer in answers for of_input in answer["scores"]]
     usage = _total([answer["usage"] for answer in answers])
     return {
