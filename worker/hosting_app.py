@@ -15,11 +15,12 @@ from manyicl_core.engines.client import open_engines
 from manyicl_core.logging import configure_logging
 from manyicl_core.objects import open_store
 from manyicl_core.settings import get_settings, required
-from manyicl_core.store.contexts.hosting import remove_expired
+from manyicl_core.store.contexts.hosting import expired_contexts, remove_contexts
 from manyicl_core.store.creations import delete_old_creations
 from manyicl_core.store.files.service import remove_expired_files
 from manyicl_core.store.hints import BUILD_CONTEXT, HOSTING_QUEUE, RUN_BATCH, get_celery
 from manyicl_core.store.session import transaction
+from manyicl_core.store.tables import Context
 from manyicl_core.store.uploads.parts import remove_parts
 from worker.dispatcher import HOSTING_WORK, Dispatcher, send_missing_hints
 from worker.next_work import run_next_hosting
@@ -48,14 +49,14 @@ def _look() -> None:
         delete_old_creations(session)
     remove_expired_files(_store)
     remove_parts(_store)
-    if forgotten := remove_expired(_store):
-        asyncio.run(_have_forgotten(forgotten))
+    if expired := expired_contexts():
+        asyncio.run(_remove(expired))
 
 
-async def _have_forgotten(bodies: list[dict[str, Any]]) -> None:
+async def _remove(contexts: list[Context]) -> None:
     engines = open_engines(get_settings(), _store)
     try:
-        await engines.forget(bodies)
+        await remove_contexts(_store, contexts, engines.forget)
     finally:
         await engines.close()
 

@@ -1,6 +1,6 @@
 """Contexts: create, list, retrieve, delete."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
@@ -9,7 +9,6 @@ from sqlalchemy.orm import Session
 from api.creation import OnceDep
 from api.dependencies import ArtifactsDep, EngineDep, ReaderDep, WriterDep
 from api.routes.lists import ListObject, list_object
-from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.contexts import hosting
 from manyicl_core.store.contexts.context_object import ContextDeleted, ContextObject, context_object
 from manyicl_core.store.contexts.options import CreateContext
@@ -54,11 +53,11 @@ async def delete_context(
     caller: WriterDep, artifacts: ArtifactsDep, engine: EngineDep, context_id: str
 ) -> ContextDeleted:
     """Delete a context and all that is kept of it."""
-    await engine.forget(await run_in_threadpool(_delete, caller.project_id, artifacts, context_id))
+    await run_in_threadpool(_expire, caller.project_id, context_id)
+    await hosting.remove_contexts(artifacts, await run_in_threadpool(hosting.expired_contexts), engine.forget)
     return ContextDeleted(id=context_id)
 
 
-def _delete(project_id: str, artifacts: ArtifactStore, context_id: str) -> list[dict[str, Any]]:
+def _expire(project_id: str, context_id: str) -> None:
     with transaction() as session:
         hosting.expire_context(session, project_id, context_id)
-    return hosting.remove_expired(artifacts)

@@ -6,7 +6,7 @@ from starlette.convertors import PathConvertor, register_url_convertor
 from api.dependencies import ArtifactsDep, EngineDep, ReaderDep, WriterDep
 from api.routes.lists import ListObject, list_object
 from manyicl_core.store.contexts.as_models import get_context_model, list_context_models
-from manyicl_core.store.contexts.hosting import CONTEXT_PREFIX, expire_context, remove_expired
+from manyicl_core.store.contexts.hosting import CONTEXT_PREFIX, expire_context, expired_contexts, remove_contexts
 from manyicl_core.store.models import service
 from manyicl_core.store.models.schemas import ModelDeleted, ModelObject
 from manyicl_core.store.models.weights import delete_unreferenced
@@ -49,7 +49,7 @@ def delete_model(
     if model.startswith(CONTEXT_PREFIX):
         with transaction() as session:
             expire_context(session, caller.project_id, model)
-        background.add_task(engine.forget, remove_expired(artifacts))
+        background.add_task(remove_contexts, artifacts, expired_contexts(), engine.forget)
         return ModelDeleted(id=model)
     with transaction() as session:
         hashes = service.delete_model(session, caller.project_id, model)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Protocol
 
@@ -159,14 +159,16 @@ class EngineClient:
         if self._adapters is not None:
             await asyncio.to_thread(self._adapters.remove, hashes)
 
-    async def forget(self, bodies: Sequence[dict[str, Any]]) -> None:
-        """Have the engines keep these contexts' prefixes no longer; one that is away keeps them until it needs room."""
+    async def forget(self, body: dict[str, Any]) -> bool:
+        """Have the engines keep a context's prefix no longer; False: one that still may is to be asked again."""
+        forgotten = True
         for member in self._members.values():
             try:
-                for body in bodies:
-                    await (await member.server()).forget(body)
+                await (await member.server()).forget(body)
             except UserError as error:
-                _log.warning("engine_keeps_prefixes", url=member.connection.url, reason=error.message)
+                _log.warning("engine_keeps_prefix", url=member.connection.url, reason=error.message)
+                forgotten = forgotten and error.retry_after_ms is None
+        return forgotten
 
     async def _candidates(self, body: dict[str, Any]) -> list[Member]:
         """The engines to ask, best first.

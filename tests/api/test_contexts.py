@@ -1,3 +1,4 @@
+import asyncio
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -9,11 +10,12 @@ from openai import OpenAI
 from sqlalchemy import func, update
 
 from manyicl_core.answers.classifications import CreateClassification, classification_call
+from manyicl_core.embedded import free_port
 from manyicl_core.engines.client import EngineClient
 from manyicl_core.ids import new_id
 from manyicl_core.objects import ArtifactStore, open_store
 from manyicl_core.settings import get_settings
-from manyicl_core.store.contexts.hosting import remove_expired
+from manyicl_core.store.contexts.hosting import expired_contexts, remove_contexts
 from manyicl_core.store.projects.service import create_key, get_or_create_project
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Context
@@ -33,6 +35,19 @@ def artifacts() -> ArtifactStore:
 def kept(context_id: str) -> list[str]:
     """The names of the objects that are kept of a context."""
     return artifacts().names(f"contexts/{context_id}")
+
+
+def removed(context_id: str, engine_urls: str) -> bool:
+    """Whether an expired context is gone after a look of a worker with these engines."""
+
+    async def look() -> None:
+        engines = EngineClient(engine_urls)
+        await remove_contexts(artifacts(), expired_contexts(), engines.forget)
+        await engines.close()
+
+    asyncio.run(look())
+    with transaction() as session:
+        return session.get(Context, context_id) is None
 
 
 def classified(context_id: str, **body: Any) -> list[dict[str, Any]]:
@@ -174,10 +189,11 @@ def test_a_files_task_is_chosen_automatically_and_expires(client: OpenAI) -> Non
     with pytest.raises(openai.NotFoundError):
         ask(client, created["id"])
     assert client.get("/contexts", cast_to=dict[str, Any])["data"] == []
-    remove_expired(artifacts())
+    with running(FakeEngine()) as url:
+        assert not removed(created["id"], f"{url},http://127.0.0.1:{free_port()}"), "an engine that is away has it yet"
+        assert kept(created["id"])
+        assert removed(created["id"], url)
     assert kept(created["id"]) == []
-    with transaction() as session:
-        assert session.get(Context, created["id"]) is None
 
 
 def test_a_task_of_a_fine_tuned_model_is_served_by_its_weights(

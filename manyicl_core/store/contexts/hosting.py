@@ -1,5 +1,7 @@
 """Create, find and delete hosted contexts: what the api asks for."""
 
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +18,7 @@ from manyicl_core.store.contexts.salts import cache_salt
 from manyicl_core.store.contexts.service import ANSWER_ROOM
 from manyicl_core.store.contexts.sources import source_task
 from manyicl_core.store.job_states import QUEUED
+from manyicl_core.store.leases import request_cancel
 from manyicl_core.store.models.service import ServedModel, served_model
 from manyicl_core.store.pages import Page, fetch_page
 from manyicl_core.store.session import transaction
@@ -27,6 +30,9 @@ QUERY_ROOM = 256
 """Tokens that every context leaves for a query."""
 
 _REMOVED_AT_ONCE = 100
+
+Forget = Callable[[dict[str, Any]], Awaitable[bool]]
+"""Has the engines forget a prefix; says whether all of them have."""
 
 
 def create_context(session: Session, store: ArtifactStore, project_id: str, request: CreateContext) -> Context:
@@ -113,45 +119,61 @@ def list_contexts(session: Session, project_id: str, after: str | None, limit: i
 
 
 def expire_context(session: Session, project_id: str, context_id: str) -> None:
-    """End a context now; ``remove_expired`` then takes it away, also if this process does not live to do so.
+    """End a context now; ``remove_contexts`` then takes it away, also if this process does not live to do so.
 
     Raises:
         NotFound: the project has no such context.
     """
-    get_context(session, project_id, context_id).expires_at = session.scalar(select(func.now()))
+    context = get_context(session, project_id, context_id)
+    context.expires_at = session.scalar(select(func.now()))
+    request_cancel(session, context)
 
 
-def remove_expired(store: ArtifactStore) -> list[dict[str, Any]]:
-    """Take away what has expired, objects and rows; call it after the transaction of ``expire_context``.
-
-    Returns:
-        what the engines should forget.
-    """
-    forgotten = []
+def expired_contexts() -> list[Context]:
+    """What is to be taken away, some of it: nobody sees it any more."""
+    # Those that no engine has anything of first: while an engine is away, only they can go.
+    order = Context.artifact.is_not(None), Context.expires_at
     with transaction() as session:
-        expired = session.scalars(select(Context.id).where(~is_alive()).limit(_REMOVED_AT_ONCE)).all()
-    for context_id in expired:
-        with transaction() as session:
-            row = session.scalar(select(Context).where(Context.id == context_id).with_for_update(skip_locked=True))
-            if row is not None:
-                forgotten += _engines_part(store, row)
-                # Under the row's lock: a worker that has just chosen waits, finds no row and writes nothing.
-                delete_objects(store, context_id)
-                session.delete(row)
-    return forgotten
+        rows = session.scalars(select(Context).where(~is_alive()).order_by(*order).limit(_REMOVED_AT_ONCE)).all()
+        session.expunge_all()
+    return list(rows)
 
 
-def _engines_part(store: ArtifactStore, row: Context) -> list[dict[str, Any]]:
-    """What a context's prefix was compiled with, if it has one that is not forgotten already."""
+async def remove_contexts(store: ArtifactStore, contexts: Sequence[Context], forget: Forget) -> None:
+    """Take expired contexts away: from the engines, the artifact store and the table.
+
+    An engine that is away keeps a prefix on its disk. So the row goes last, and stays until ``forget`` says that
+    all engines have forgotten: a later look finds it and tries again.
+    """
+    for context in contexts:
+        prefix = await asyncio.to_thread(_prefix, store, context)
+        if prefix is not None and not await forget(prefix):
+            return
+        await asyncio.to_thread(_remove, store, context)
+
+
+def _prefix(store: ArtifactStore, context: Context) -> dict[str, Any] | None:
+    """What a context's prefix was compiled with; None: it has none."""
     try:
-        compiled = None if row.artifact is None else load_compiled(store, row.artifact)
+        compiled = None if context.artifact is None else load_compiled(store, context.artifact)
     except FileNotFoundError:  # an earlier removal was interrupted after the objects
         compiled = None
     if compiled is None:
-        return []
-    salt = cache_salt(row.project_id, row.weights_sha256)
-    model = row.weights_sha256 or row.base_model
-    return [{"model": model, "tokens": compiled.tokens, "ends": compiled.ends, "cache_salt": salt}]
+        return None
+    salt = cache_salt(context.project_id, context.weights_sha256)
+    model = context.weights_sha256 or context.base_model
+    return {"model": model, "tokens": compiled.tokens, "ends": compiled.ends, "cache_salt": salt}
+
+
+def _remove(store: ArtifactStore, context: Context) -> None:
+    with transaction() as session:
+        # Not if a worker has chosen since: then there is a prefix to forget first.
+        unchanged = Context.id == context.id, Context.artifact.is_not_distinct_from(context.artifact)
+        row = session.scalar(select(Context).where(*unchanged).with_for_update(skip_locked=True))
+        if row is not None:
+            # Under the row's lock: a worker that has just chosen waits, finds no row and writes nothing.
+            delete_objects(store, context.id)
+            session.delete(row)
 
 
 def is_alive() -> ColumnElement[bool]:
