@@ -37,18 +37,16 @@ class MeteredEngine:
         return answer
 
     async def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """As ``EngineClient.stream``; a stream that is left early counts for what came of it."""
+        """As ``EngineClient.stream``; a stream that is left early counts for what its last chunk says."""
         usage: dict[str, Any] = {}
-        written = 0
         try:
             async with aclosing(self.engine.stream(path, body)) as chunks:
                 async for chunk in chunks:
-                    written += len(chunk["choices"])
                     usage = chunk.get("usage") or usage
                     yield chunk
         finally:
-            if written or usage:
-                self._count(usage or {"prompt_tokens": _prompt_tokens(body), "completion_tokens": written})
+            if usage:
+                self._count(usage)
 
     def _count(self, usage: dict[str, Any]) -> None:
         self.usage.add(self.project_id, served(INTERACTIVE, usage))
@@ -71,12 +69,6 @@ async def writing_usage() -> AsyncIterator[InteractiveUsage]:
     writing.cancel()
     await asyncio.gather(writing, return_exceptions=True)
     await run_in_threadpool(usage.write)
-
-
-def _prompt_tokens(body: dict[str, Any]) -> int:
-    """As far as it is known here: a chat's tokens are the engine's to count."""
-    prompt = body.get("prompt")
-    return len(prompt) if isinstance(prompt, list) else 0
 
 
 def _metered_engine(request: Request, caller: InferenceDep, engine: EngineDep) -> MeteredEngine:

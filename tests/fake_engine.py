@@ -94,8 +94,11 @@ class FakeEngine:
         return app
 
     async def _events(self, content: dict[str, Any]) -> AsyncIterator[str]:
+        written = 0
         for choice in content["choices"]:
-            yield f"data: {json.dumps({'choices': [choice]})}\n\n"
+            written += len(choice.get("text", "").split())
+            so_far = {**content["usage"], "completion_tokens": written}
+            yield f"data: {json.dumps({'choices': [choice], 'usage': so_far})}\n\n"
             if self.hold_stream:
                 self.holding.set()
                 try:
@@ -107,7 +110,7 @@ class FakeEngine:
 
 
 def completion(*texts: str, **choice: Any) -> dict[str, Any]:
-    """A whole completion; streamed, each text is a chunk of choice 0."""
+    """A whole completion; streamed, each text is a chunk with a token a word."""
     choices = [
         {"index": index, "text": text, "finish_reason": "stop", "logprobs": None, **choice}
         for index, text in enumerate(texts)

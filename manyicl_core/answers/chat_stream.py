@@ -43,7 +43,7 @@ async def _written_answer(
     manyicl = None if call.prompt is None else told(call.prompt)
     async with aclosing(engine.stream(call.path, call.body)) as parts:
         async for part in parts:
-            if part.get("usage") is not None:
+            if not part["choices"]:  # the others say how much it is so far
                 usage = part["usage"]
                 whole = None if call.prompt is None else told(call.prompt, usage)
                 yield {"choices": [], "usage": usage, "manyicl": whole}

@@ -57,7 +57,8 @@ async def stream_completion(
                     text += texts[index].flush()
                 shown = _choice(index, text, finish, logprobs[index].of(choice.get("logprobs")))
                 yield {**head, "choices": [shown], "usage": None}
-            if part.get("usage") is not None and body.usage_asked:
+            # Chunks with choices say how much it is so far.
+            if not part["choices"] and body.usage_asked:
                 manyicl = None if call.hosted is None else told(call.hosted, part["usage"])
                 yield {**head, "choices": [], "usage": part["usage"], "manyicl": manyicl}
 

@@ -16,7 +16,7 @@ class EngineServer(Protocol):
         """One whole answer."""
 
     def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """The chunks of a streamed answer."""
+        """The chunks of a streamed answer; the ``usage`` so far is in each, the whole in a last one without choices."""
 
     async def remove(self, sha256: str) -> None:
         """Forget fine-tuned weights."""

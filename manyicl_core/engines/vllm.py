@@ -33,7 +33,9 @@ class VllmServer:
 
     async def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """The chunks of a streamed answer."""
-        request = {**_translated(body), "stream_options": {"include_usage": True}}
+        # With every chunk, as our engine does: a stream may be left early.
+        usage = {"include_usage": True, "continuous_usage_stats": True}
+        request = {**_translated(body), "stream_options": usage}
         for last_try in (False, True):
             name = await self._name(body["model"])
             try:

@@ -79,16 +79,16 @@ def test_a_stream_that_is_left_counts_what_was_sent(client: OpenAI, api_key: str
 
     async def leave(url: str) -> None:
         engine = MeteredEngine(EngineClient(url), project_of(api_key), 1, rate_limits, usage)
-        body = {"model": "a/base", "prompt": [1, 2, 3], "stream": True}
-        async with aclosing(engine.stream("/v1/completions", body)) as chunks:
+        body = {"model": "a/base", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
+        async with aclosing(engine.stream("/v1/chat/completions", body)) as chunks:
             await anext(chunks)
         await engine.engine.close()
 
-    with running(FakeEngine(answers=[completion("one", "two", "three")], hold_stream=True)) as url:
+    with running(FakeEngine(answers=[completion("one two", "three")], hold_stream=True)) as url:
         asyncio.run(leave(url))
     usage.write()
     rate_limits.close()
-    assert today(client)["interactive"] == {**NOTHING, "num_model_requests": 1, "input_tokens": 3, "output_tokens": 1}
+    assert today(client)["interactive"] == {**NOTHING, "num_model_requests": 1, "input_tokens": 3, "output_tokens": 2}
 
 
 def test_trained_tokens_are_counted_once_however_often_a_step_is_repeated(client: OpenAI) -> None:

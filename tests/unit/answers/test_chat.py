@@ -55,7 +55,8 @@ def streamed(engine: EngineClient, call: EngineCall, body: CreateChatCompletion)
 
 
 def choice(index: int, text: str, finish: str | None = None, logprobs: Any = None) -> dict[str, Any]:
-    return {"choices": [{"index": index, "text": text, "finish_reason": finish, "logprobs": logprobs}]}
+    choices = [{"index": index, "text": text, "finish_reason": finish, "logprobs": logprobs}]
+    return {"choices": choices, "usage": {**USAGE, "completion_tokens": 1}}
 
 
 def test_a_hosted_answer_has_every_choice_and_tells_its_context():
@@ -114,6 +115,7 @@ def test_choices_that_come_mixed_are_streamed_each_with_its_own_text():
     assert sum(part["choices"][0]["delta"].get("role") == "assistant" for part in told[:-1]) == 2
     assert {part["choices"][0]["finish_reason"] for part in told[:-1]} == {None, "stop", "length"}
     assert sum(part["choices"][0]["logprobs"] is not None for part in told[:-1]) == 1
+    assert all(part["usage"] is None for part in told[:-1]), "what it is so far is not for the client"
     assert (told[-1]["choices"], told[-1]["usage"]) == ([], USAGE)
     assert told[-1]["manyicl"]["cached_tokens"] == 5
     assert len({part["id"] for part in told}) == 1

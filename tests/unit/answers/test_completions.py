@@ -1,15 +1,19 @@
 """Completions: what is asked of the engine, and what is told of its answer."""
 
+import asyncio
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from manyicl_core.answers.completion_call import Prompt
+from manyicl_core.answers.completion_answer import stream_completion
+from manyicl_core.answers.completion_call import CompletionCall, Prompt
 from manyicl_core.answers.completion_logprobs import CompletionLogprobs
 from manyicl_core.answers.completion_request import CreateCompletion
+from tests.unit.answers.test_chat import USAGE, ScriptedEngine, choice
 
 SPECIAL = frozenset({0})
+CALL = CompletionCall({"prompt": [1]}, None, (), SPECIAL)
 
 
 def told(*tokens: tuple[int, str, bytes]) -> dict[str, Any]:
@@ -92,3 +96,17 @@ def test_the_first_token_of_a_text_has_no_probability() -> None:
     shown = CompletionLogprobs(SPECIAL, Prompt("y", "y", 1, 0)).of(first)
     assert shown is not None
     assert shown["top_logprobs"] == shown["token_logprobs"] == [None]
+
+
+def test_usage_is_streamed_once_and_only_when_it_is_asked_for() -> None:
+    def usages(**fields: Any) -> list[Any]:
+        engine = ScriptedEngine(chunks=[choice(0, "a"), choice(0, "b", "stop"), {"choices": [], "usage": USAGE}])
+        body = CreateCompletion(model="m", prompt="a", stream=True, **fields)
+
+        async def read() -> list[Any]:
+            return [part["usage"] async for part in stream_completion(engine, CALL, body)]
+
+        return asyncio.run(read())
+
+    assert usages() == [None, None]
+    assert usages(stream_options={"include_usage": True}) == [None, None, USAGE]

@@ -151,7 +151,9 @@ def test_one_greedy_answer_is_told_n_times():
     whole, chunks = asking(engine, ask)
     assert [choice["index"] for choice in whole["choices"]] == [0, 1, 2]
     assert [choice["index"] for choice in chunks[0]["choices"]] == [0, 1, 2]
-    assert [asked["n"] for asked in engine.bodies()] == [1, 1]
+    whole_body, stream_body = engine.bodies()
+    assert (whole_body["n"], stream_body["n"]) == (1, 1)
+    assert stream_body["stream_options"] == {"include_usage": True, "continuous_usage_stats": True}
 
 
 def test_labels_are_scored_by_one_token_at_each_node():
