@@ -29,6 +29,20 @@ class JsonText(PlainText):
         return piece
 
 
+class MatchedText(PlainText):
+    """A task's answer that matches a regular expression: all but the space that every answer starts with."""
+
+    def __init__(self) -> None:
+        self._started = False
+
+    def push(self, piece: str) -> str:
+        """The text that is certain after ``piece``."""
+        if not self._started:
+            self._started = bool(piece)
+            return piece.removeprefix(" ")
+        return piece
+
+
 class AnswerText(JsonText):
     """A task's answer: without the space that every answer starts with, escapes resolved.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from manyicl_core.answers.chat_call import EngineCall
 from manyicl_core.answers.chat_request import CreateChatCompletion
+from manyicl_core.answers.grammars import naming_the_field
 from manyicl_core.answers.labels import drawn, probabilities
 from manyicl_core.answers.logprobs import chat_logprobs
 from manyicl_core.answers.objects import ChatChoice, ChatCompletion, ChatLogprobs, ChatMessage
@@ -16,7 +17,9 @@ from manyicl_core.engines.client import CompletionEngine
 
 async def answer_chat(engine: CompletionEngine, call: EngineCall, body: CreateChatCompletion) -> ChatCompletion:
     """The whole answer to ``body``, whose call is ``call``; the errors are those of the engine."""
-    return chat_answer(call, body, await engine.complete(call.path, call.body))
+    with naming_the_field(call.body):
+        answer = await engine.complete(call.path, call.body)
+    return chat_answer(call, body, answer)
 
 
 def answer_id() -> str:

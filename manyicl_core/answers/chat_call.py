@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from manyicl_core.answers.answer_text import AnswerText, JsonText, PlainText
+from manyicl_core.answers.answer_text import AnswerText, JsonText, MatchedText, PlainText
 from manyicl_core.answers.chat_request import CreateChatCompletion
 from manyicl_core.answers.prompts import (
     LABEL_SCORES,
@@ -45,7 +45,12 @@ class EngineCall:
         """What turns the engine's text into the answer."""
         if self.prompt is None:
             return PlainText()
-        return JsonText() if _json_asked(self.body) else AnswerText()
+        match self.body.get("structured_outputs"):
+            case {"json": _} | {"json_object": _}:
+                return JsonText()
+            case {"regex": _}:
+                return MatchedText()
+        return AnswerText()
 
 
 def chat_call(project_id: str, artifacts: ArtifactStore, body: CreateChatCompletion, priority: int = 0) -> EngineCall:
@@ -94,7 +99,7 @@ def _query_call(target: Target, prompt: HostedPrompt, body: CreateChatCompletion
     request = _sampling(target, body, priority) | {"prompt": list(prompt.tokens)}
     if body.logprobs:
         request["logprobs"] = body.top_logprobs or 0
-    request |= hosted_fields(prompt, body.temperature, body.answer_tokens(ANSWER_ROOM))
+    request |= hosted_fields(prompt, body, body.answer_tokens(ANSWER_ROOM))
     return EngineCall("/v1/completions", request, prompt)
 
 
@@ -131,8 +136,3 @@ def _check_label_probabilities(body: CreateChatCompletion, prompt: HostedPrompt)
                 f"not token by token; leave {name} out",
                 name,
             )
-
-
-def _json_asked(request: dict[str, Any]) -> bool:
-    asked = request.get("structured_outputs") or {}
-    return "json" in asked or "json_object" in asked

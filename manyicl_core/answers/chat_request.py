@@ -126,15 +126,23 @@ class CreateChatCompletion(Sampled):
             raise ValueError("this needs logprobs; set logprobs to true")
         return value
 
+    @field_validator("response_format")
+    @classmethod
+    def _one_grammar(cls, value: ResponseFormat | None, info: ValidationInfo) -> ResponseFormat | None:
+        manyicl = info.data.get("manyicl")
+        if manyicl is not None and manyicl.regex is not None and not isinstance(value, TextFormat | None):
+            raise ValueError("the answer matches manyicl.regex already; give one of the two")
+        return value
+
     def answer_tokens(self, default: int) -> int:
         """The most tokens of an answer."""
         return self.max_completion_tokens or self.max_tokens or default
 
     def structured_outputs(self) -> dict[str, Any] | None:
-        """What ``response_format`` asks of the engine; None: free text."""
+        """What ``response_format`` or ``manyicl.regex`` asks of the engine; None: free text."""
         match self.response_format:
             case JsonObjectFormat():
                 return {"json_object": True}
             case JsonSchemaFormat(json_schema=json_schema):
                 return {"json": json_schema.schema_}
-        return None
+        return super().structured_outputs()

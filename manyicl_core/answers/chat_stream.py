@@ -10,6 +10,7 @@ from manyicl_core.answers.answer_text import PlainText
 from manyicl_core.answers.chat_answer import answer_chat, answer_id
 from manyicl_core.answers.chat_call import EngineCall
 from manyicl_core.answers.chat_request import CreateChatCompletion
+from manyicl_core.answers.grammars import naming_the_field
 from manyicl_core.answers.logprobs import chat_logprobs
 from manyicl_core.answers.objects import ChatLogprobs, Told
 from manyicl_core.answers.prompts import LABEL_SCORES, told
@@ -30,10 +31,11 @@ async def stream_chat(
         "created": int(time.time()),
         "model": body.model,
     }
-    async with aclosing(parts):
-        async for part in parts:
-            if part["choices"] or body.usage_asked:
-                yield {**head, **part}
+    with naming_the_field(call.body):
+        async with aclosing(parts):
+            async for part in parts:
+                if part["choices"] or body.usage_asked:
+                    yield {**head, **part}
 
 
 async def _written_answer(

@@ -11,6 +11,7 @@ from manyicl_core.answers.answer_text import PlainText
 from manyicl_core.answers.completion_call import CompletionCall
 from manyicl_core.answers.completion_logprobs import CompletionLogprobs
 from manyicl_core.answers.completion_request import CreateCompletion
+from manyicl_core.answers.grammars import naming_the_field
 from manyicl_core.answers.objects import TextChoice, TextCompletion, TextLogprobs
 from manyicl_core.answers.prompts import told
 from manyicl_core.engines.client import CompletionEngine, StreamingEngine
@@ -20,7 +21,8 @@ _PATH = "/v1/completions"
 
 async def answer_completion(engine: CompletionEngine, call: CompletionCall, body: CreateCompletion) -> TextCompletion:
     """The whole answer to ``body``, whose call is ``call``; the errors are those of the engine."""
-    answer = await engine.complete(_PATH, call.body)
+    with naming_the_field(call.body):
+        answer = await engine.complete(_PATH, call.body)
     manyicl = None if call.hosted is None else told(call.hosted, answer["usage"])
     choices = [_whole_choice(call, body.n or 1, choice) for choice in answer["choices"]]
     return {
@@ -48,19 +50,20 @@ async def stream_completion(
     head = {"id": _id(), "object": "text_completion", "created": int(time.time()), "model": body.model}
     texts: defaultdict[int, PlainText] = defaultdict(call.new_text)
     logprobs: defaultdict[int, CompletionLogprobs] = defaultdict(lambda: CompletionLogprobs(call.special))
-    async with aclosing(engine.stream(_PATH, call.body)) as parts:
-        async for part in parts:
-            for choice in part["choices"]:
-                index, finish = choice["index"], choice.get("finish_reason")
-                text = texts[index].push(choice["text"])
-                if finish is not None:
-                    text += texts[index].flush()
-                shown = _choice(index, text, finish, logprobs[index].of(choice.get("logprobs")))
-                yield {**head, "choices": [shown], "usage": None}
-            # Chunks with choices say how much it is so far.
-            if not part["choices"] and body.usage_asked:
-                manyicl = None if call.hosted is None else told(call.hosted, part["usage"])
-                yield {**head, "choices": [], "usage": part["usage"], "manyicl": manyicl}
+    with naming_the_field(call.body):
+        async with aclosing(engine.stream(_PATH, call.body)) as parts:
+            async for part in parts:
+                for choice in part["choices"]:
+                    index, finish = choice["index"], choice.get("finish_reason")
+                    text = texts[index].push(choice["text"])
+                    if finish is not None:
+                        text += texts[index].flush()
+                    shown = _choice(index, text, finish, logprobs[index].of(choice.get("logprobs")))
+                    yield {**head, "choices": [shown], "usage": None}
+                # Chunks with choices say how much it is so far.
+                if not part["choices"] and body.usage_asked:
+                    manyicl = None if call.hosted is None else told(call.hosted, part["usage"])
+                    yield {**head, "choices": [], "usage": part["usage"], "manyicl": manyicl}
 
 
 async def _told_at_once(

@@ -5,7 +5,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from manyicl_core.answers.answer_text import AnswerText, PlainText
+from manyicl_core.answers.answer_text import AnswerText, MatchedText, PlainText
 from manyicl_core.answers.completion_request import CreateCompletion
 from manyicl_core.answers.prompts import engine_fields, find_target, hosted_fields, prompts_behind
 from manyicl_core.base_models.catalog import base_model_folder
@@ -53,7 +53,9 @@ class CompletionCall:
 
     def new_text(self) -> PlainText:
         """What turns the engine's text into an answer."""
-        return PlainText() if self.hosted is None else AnswerText()
+        if self.hosted is None:
+            return PlainText()
+        return MatchedText() if "regex" in self.body.get("structured_outputs", {}) else AnswerText()
 
     @property
     def is_streamable(self) -> bool:
@@ -68,6 +70,8 @@ def completion_call(
     target = find_target(project_id, body.model, body.manyicl)
     tokenizer = load_raw_tokenizer(base_model_folder(target.model.base))
     request = engine_fields(target, priority) | body.sampling()
+    if (outputs := body.structured_outputs()) is not None:
+        request["structured_outputs"] = outputs
     if body.logprobs is not None:
         request["logprobs"] = body.logprobs
     hosted: HostedPrompt | None = None
@@ -76,7 +80,7 @@ def completion_call(
         hosted = prompts[0]
         tokens = [list(prompt.tokens) for prompt in prompts]
         max_tokens = ANSWER_ROOM if body.max_tokens is None else body.max_tokens
-        request |= hosted_fields(hosted, body.temperature, max_tokens)
+        request |= hosted_fields(hosted, body, max_tokens)
     else:
         tokens = [tokenizer.encode(prompt).ids if isinstance(prompt, str) else prompt for prompt in body.prompt]
         request |= {

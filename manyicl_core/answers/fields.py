@@ -57,6 +57,15 @@ class Sampled(Strict):
         """Whether a stream ends with the usage."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
+    @property
+    def regex(self) -> str | None:
+        """What the answer must match."""
+        return None if self.manyicl is None else self.manyicl.regex
+
+    def structured_outputs(self) -> dict[str, Any] | None:
+        """What the engine is told of the answer's grammar; None: free text."""
+        return None if self.regex is None else {"regex": self.regex}
+
     def sampling(self) -> dict[str, Any]:
         """What the engine is told of this, in its own words."""
         stops = [self.stop] if isinstance(self.stop, str) else self.stop or []

@@ -4,9 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from manyicl_core.answers.fields import Sampled
+from manyicl_core.answers.grammars import answer_pattern
 from manyicl_core.answers.objects import Told, Usage
 from manyicl_core.base_models.catalog import base_model_folder
 from manyicl_core.base_models.tokenizer import load_encoder
+from manyicl_core.errors import InvalidRequest
+from manyicl_core.method.encoding import STOP
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.contexts.calls import NamedContext, named_context, named_prompts
 from manyicl_core.store.contexts.salts import cache_salt, tenant
@@ -30,7 +34,9 @@ class Target:
     @property
     def hosted(self) -> bool:
         """Whether queries stand behind demonstrations."""
-        return self.manyicl is not None or self.context is not None
+        if self.context is not None:
+            return True
+        return self.manyicl is not None and not self.manyicl.is_regex_alone
 
 
 def find_target(project_id: str, model_id: str, manyicl: ManyiclChat | None) -> Target:
@@ -51,12 +57,16 @@ def prompts_behind(artifacts: ArtifactStore, target: Target, queries: Sequence[s
 
     Raises:
         NotFound: the model has no such task.
-        InvalidRequest: the context and a query are longer than the model reads.
+        InvalidRequest: the context and a query are longer than the model reads, or labels are to match a regex.
     """
     if target.context is not None:
-        return named_prompts(artifacts, target.model, target.context, queries)
-    assert target.manyicl is not None
-    return hosted_prompts(artifacts, target.model, target.manyicl, queries)
+        prompts = named_prompts(artifacts, target.model, target.context, queries)
+    else:
+        assert target.manyicl is not None
+        prompts = hosted_prompts(artifacts, target.model, target.manyicl, queries)
+    if prompts[0].labels is not None and target.manyicl is not None and target.manyicl.regex is not None:
+        raise InvalidRequest("manyicl.regex: this task's answers are its labels; leave regex out", "manyicl.regex")
+    return prompts
 
 
 def engine_fields(target: Target, priority: int) -> dict[str, Any]:
@@ -69,8 +79,9 @@ def engine_fields(target: Target, priority: int) -> dict[str, Any]:
     }
 
 
-def hosted_fields(prompt: HostedPrompt, temperature: float | None, max_tokens: int) -> dict[str, Any]:
+def hosted_fields(prompt: HostedPrompt, body: Sampled, max_tokens: int) -> dict[str, Any]:
     """What asks for a completion behind demonstrations, those of ``prompt``; goes before what the client said."""
+    temperature = body.temperature
     request = {
         "prefix_tokens": prompt.context_tokens,
         "stop_token_ids": [prompt.stop_token],
@@ -81,6 +92,10 @@ def hosted_fields(prompt: HostedPrompt, temperature: float | None, max_tokens: i
     if prompt.labels is not None:
         # A label is never cut short: it ends by itself, whatever stop or max_tokens say.
         request |= {"structured_outputs": {"choice": prompt.choices}, "stop": [], "max_tokens": ANSWER_ROOM}
+    elif body.regex is not None:
+        # As a text too: a token may hold the line break and more.
+        stop = [*body.sampling()["stop"], STOP]
+        request |= {"structured_outputs": {"regex": answer_pattern(body.regex)}, "stop": stop}
     return request
 
 

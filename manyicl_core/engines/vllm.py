@@ -89,12 +89,14 @@ class VllmServer:
 
 def _translated(body: dict[str, Any]) -> dict[str, Any]:
     request = {name: value for name, value in body.items() if name not in _NOT_VLLMS and value is not None}
-    choices = (body.get("structured_outputs") or {}).get("choice")
-    if choices is not None:
+    outputs = body.get("structured_outputs") or {}
+    if "choice" in outputs:
         # The line break belongs to the choice, as in training: otherwise only the end of the text may follow, and of
-        # two labels one of which starts with the other the shorter one would never be given. As a stop token it
-        # would be forbidden in the choice, and the request would fail.
-        request |= {"structured_outputs": {"choice": [text + STOP for text in choices]}, "stop": [STOP]}
+        # two labels one of which starts with the other the shorter one would never be given.
+        request |= {"structured_outputs": {"choice": [text + STOP for text in outputs["choice"]]}, "stop": [STOP]}
+    if "choice" in outputs or "regex" in outputs:
+        # The line break that ends them is a stop text: as a stop token it would be forbidden in them, and the request
+        # would fail.
         request.pop("stop_token_ids", None)
     if _greedy_copies(body) > 1:
         request["n"] = 1

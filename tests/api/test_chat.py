@@ -1,4 +1,5 @@
 import json
+import re
 from typing import Any
 
 import openai
@@ -181,6 +182,26 @@ def test_an_answer_keeps_to_a_json_schema(client: OpenAI, manyicl: Any) -> None:
     assert json.loads(answer.choices[0].message.content or "") in ({"colour": "red"}, {"colour": "dark\nblue"})
 
 
+@pytest.mark.parametrize("manyicl", [{}, {"context": {"examples": CONTEXT["examples"]}}])
+def test_an_answer_matches_a_regular_expression_streamed_or_not(client: OpenAI, manyicl: Any) -> None:
+    regex = r"[0-9]{2,3}(\.\\| [a-z])|x{9}"
+    options: Any = {
+        "model": BASE_MODEL,
+        "messages": [{"role": "user", "content": "thing 1"}],
+        "temperature": 1.5,
+        "seed": 1,
+        "n": 4,
+        "extra_body": {"manyicl": {**manyicl, "regex": regex}},
+    }
+    texts = [choice.message.content or "" for choice in client.chat.completions.create(**options).choices]
+    assert [text for text in texts if not re.fullmatch(regex, text)] == []
+    assert len(set(texts)) > 1
+    streamed = ["", "", "", ""]
+    for chunk in client.chat.completions.create(**options, stream=True):
+        streamed[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
+    assert streamed == texts
+
+
 def test_the_answer_is_the_most_probable_label_and_tells_how_probable_all_are(client: OpenAI) -> None:
     answer = ask(client, context=CONTEXT, label_probabilities=True)
     assert answer.model_extra is not None
@@ -212,6 +233,12 @@ def test_the_answer_is_the_most_probable_label_and_tells_how_probable_all_are(cl
         ({"manyicl": {"context": {}, "label_probabilities": True}}, "manyicl.label_probabilities"),
         ({"manyicl": {"context": CONTEXT, "label_probabilities": True}, "logprobs": True}, "logprobs"),
         ({"manyicl": {"context": CONTEXT}, "response_format": {"type": "json_object"}}, "response_format"),
+        ({"manyicl": {"regex": "a"}, "response_format": {"type": "json_object"}}, "response_format"),
+        ({"manyicl": {"context": CONTEXT, "regex": "a"}}, "manyicl.regex"),
+        ({"manyicl": {"regex": r"\ba"}}, "manyicl.regex"),
+        ({"manyicl": {"regex": "("}, "stream": True}, "manyicl.regex"),
+        ({"manyicl": {"regex": "a" * 2001}}, "manyicl.regex"),
+        ({"manyicl": {"regex": "a", "max_shots": 1}}, "manyicl"),
         ({"manyicl": {"context": {"labels": ["one"]}}}, "manyicl.context.labels"),
         ({"manyicl": {"context": {"examples": [{"input": "a"}]}}}, "manyicl.context.examples.0.output"),
         ({"manyicl": {"context": {"examples": [{"input": "w " * 4000, "output": "b"}]}}}, "manyicl.max_shots"),

@@ -1,5 +1,6 @@
 """``POST /v1/completions``, as the unmodified client and evaluation harnesses ask it."""
 
+import re
 from typing import Any
 
 import openai
@@ -92,6 +93,18 @@ def test_prompts_behind_demonstrations_are_queries(client: OpenAI) -> None:
     assert [choice.text for choice in answer.choices] == [chat.choices[0].message.content for chat in chats]
 
 
+@pytest.mark.parametrize("manyicl", [{}, {"context": {"examples": CONTEXT["examples"]}}])
+def test_answers_match_a_regular_expression(client: OpenAI, manyicl: Any) -> None:
+    options = {
+        "max_tokens": 30,
+        "temperature": 1.5,
+        "seed": 1,
+        "extra_body": {"manyicl": {**manyicl, "regex": "[ab]{2}"}},
+    }
+    answer = complete(client, ["thing 8", "thing 9"], **options)
+    assert [choice for choice in answer.choices if not re.fullmatch("[ab]{2}", choice.text)] == []
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
@@ -110,6 +123,9 @@ def test_prompts_behind_demonstrations_are_queries(client: OpenAI) -> None:
         ({"prompt": [1, 2], "manyicl": {"context": CONTEXT}}, "prompt"),
         ({"prompt": " ", "manyicl": {"context": CONTEXT}}, "prompt"),
         ({"manyicl": {"context": CONTEXT, "label_probabilities": True}}, "manyicl.label_probabilities"),
+        ({"manyicl": {"context": CONTEXT, "regex": "a"}}, "manyicl.regex"),
+        ({"manyicl": {"regex": "("}}, "manyicl.regex"),
+        ({"manyicl": {"regex": "("}, "stream": True}, "manyicl.regex"),
     ],
 )
 def test_a_wrong_field_is_named(client: OpenAI, body: dict[str, Any], param: str | None) -> None:

@@ -41,16 +41,24 @@ class ManyiclChat(_Strict):
     """``task``, one of the tasks of a fine-tuned model's job, or a ``context``: a hosted one's id, or inline.
 
     Neither is needed when the request's model is itself a hosted context.
-    With ``label_probabilities`` the answer tells how probable each label of a closed set is.
+    With ``label_probabilities`` the answer tells how probable each label of a closed set is; with ``regex``
+    it matches a regular expression, also where there are no demonstrations.
     """
 
     task: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
     context: InlineContext | Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
     max_shots: Annotated[int, Field(ge=0, le=10_000)] | None = None
     label_probabilities: bool = False
+    regex: Annotated[str, StringConstraints(min_length=1, max_length=2000)] | None = None
 
     @model_validator(mode="after")
     def _not_both(self) -> Self:
         if self.task is not None and self.context is not None:
             raise ValueError("give either task or context")
         return self
+
+    @property
+    def is_regex_alone(self) -> bool:
+        """Whether nothing is said of demonstrations."""
+        about_demonstrations = (self.task, self.context, self.max_shots, self.label_probabilities or None)
+        return self.regex is not None and not any(value is not None for value in about_demonstrations)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manyicl_core.answers.answer_text import AnswerText, JsonText, PlainText
+from manyicl_core.answers.answer_text import AnswerText, JsonText, MatchedText, PlainText
 from manyicl_core.method.encoding import ANSWER_TEMPLATE, escape_answer, unescape_answer
 
 _tricky = st.text(alphabet="\\n\n ab", max_size=20) | st.text(max_size=20)
@@ -29,6 +29,11 @@ def test_an_answer_of_the_encoder_comes_back(answer: str, data: st.DataObject):
 @given(st.lists(_tricky, max_size=8))
 def test_json_passes_without_the_space_before_it(pieces: list[str]):
     assert streamed(JsonText(), pieces) == "".join(pieces).lstrip()
+
+
+@given(st.lists(_tricky, max_size=8))
+def test_what_matches_an_expression_passes_without_one_space_before_it(pieces: list[str]):
+    assert streamed(MatchedText(), pieces) == "".join(pieces).removeprefix(" ")
 
 
 @given(st.lists(_tricky, max_size=8))

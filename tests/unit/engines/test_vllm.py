@@ -141,6 +141,15 @@ def test_a_label_ends_with_the_line_break_that_ends_an_answer():
     assert "stop_token_ids" not in asked  # 0.32 forbids a stop token inside a choice, and the request fails
 
 
+def test_the_line_break_that_ends_a_matched_answer_is_a_stop_text():
+    engine = FakeEngine("vllm")
+    body = {**BODY, "structured_outputs": {"regex": " (?:a)\n"}, "stop": ["\n"], "stop_token_ids": [9]}
+    asking(engine, lambda client: client.complete(PATH, body))
+    [asked] = engine.bodies()
+    assert (asked["structured_outputs"], asked["stop"]) == ({"regex": " (?:a)\n"}, ["\n"])
+    assert "stop_token_ids" not in asked
+
+
 def test_one_greedy_answer_is_told_n_times():
     engine = FakeEngine("vllm", answers=[completion("yes")])
     body = {**BODY, "temperature": 0.0, "n": 3}
