@@ -1,12 +1,13 @@
 """Rows into tasks: definitions and files must say the same, and every example must fit."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 from manyicl_core.method.dataset import InvalidDataset, Row
 from manyicl_core.method.encoding import Encoder
 from manyicl_core.method.leaks import exact_leaks
 from manyicl_core.method.sequences import EncodedTask
-from manyicl_core.method.tasks import Task, TaskDefinition
+from manyicl_core.method.tasks import MAX_TASKS, Task, TaskDefinition
 
 
 class QueryDoesNotFit(ValueError):
@@ -28,11 +29,12 @@ def build_tasks(training: list[Row], validation: list[Row], definitions: list[Ta
     task by its name or by giving the system message as its instruction.
 
     Raises:
-        InvalidDataset: tasks do not match, a label is unknown, or a tested input is trained on.
+        InvalidDataset: tasks do not match or are too many, a label is unknown, or a tested input is
+            trained on.
     """
     named = {definition.instruction.strip(): definition.name for definition in definitions if definition.instruction}
-    groups = _group(training, named)
-    queries = _group(validation, named)
+    groups = _group("training", training, named)
+    queries = _group("validation", validation, named)
     if not definitions:
         definitions = [
             TaskDefinition(name=name, instruction=rows[0].instruction or "") for name, rows in groups.items()
@@ -81,11 +83,14 @@ def unfit_queries(tasks: list[Task], encoder: Encoder, context_length: int) -> I
                 yield QueryDoesNotFit(task.definition.name, query.line, tokens, context_length)
 
 
-def _group(rows: list[Row], named: dict[str, str]) -> dict[str, list[Row]]:
+def _group(where: str, rows: list[Row], named: dict[str, str]) -> dict[str, list[Row]]:
     groups: dict[str, list[Row]] = {}
     for row in rows:
         name = row.task if row.instruction is None else named.get(row.instruction, row.task)
         groups.setdefault(name, []).append(row)
+        if len(groups) > MAX_TASKS:
+            problem = f"line {row.example.line}: the {where} file has more than {MAX_TASKS} tasks"
+            raise InvalidDataset([f"{problem}; give lines of one task the same `task`, or the same system message"])
     return groups
 
 
@@ -98,8 +103,8 @@ def _with_instruction(definition: TaskDefinition, rows: list[Row]) -> TaskDefini
 def _check_names(
     definitions: list[TaskDefinition], groups: dict[str, list[Row]], queries: dict[str, list[Row]]
 ) -> None:
-    names = [definition.name for definition in definitions]
-    problems = [f"task {name!r} is defined twice" for name in sorted({n for n in names if names.count(n) > 1})]
+    names = Counter(definition.name for definition in definitions)
+    problems = [f"task {name!r} is defined twice" for name in sorted(n for n, count in names.items() if count > 1)]
     problems += [
         f"task {name!r} is defined but has no line in the training file" for name in names if name not in groups
     ]

@@ -8,6 +8,8 @@ Metric = Literal["accuracy", "macro_f1", "exact_match", "numeric", "f1", "rouge_
 Role = Literal["train", "heldout"]
 
 MAX_INSTRUCTION_CHARACTERS = 4000
+MAX_TASKS = 10_000
+"""Of one job or evaluation."""
 
 
 class Turn(BaseModel):

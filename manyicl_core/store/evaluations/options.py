@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from manyicl_core.method.tasks import TaskDefinition
+from manyicl_core.method.tasks import MAX_TASKS, TaskDefinition
 
 _Id = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -34,9 +34,9 @@ class CreateEvaluation(EvaluationOptions):
 
     model: _Id | None = None
     models: Annotated[list[_Id], Field(min_length=1, max_length=16)] | None = None
-    tasks: Annotated[list[_Id], Field(min_length=1, max_length=10_000)] | None = None
+    tasks: Annotated[list[_Id], Field(min_length=1, max_length=MAX_TASKS)] | None = None
     training_file: str | None = Field(default=None, max_length=64)
     validation_file: str | None = Field(default=None, max_length=64)
-    task_definitions: Annotated[list[TaskDefinition], Field(max_length=10_000)] = []
+    task_definitions: Annotated[list[TaskDefinition], Field(max_length=MAX_TASKS)] = []
     seed: int | None = Field(default=None, ge=0, le=2**31 - 1)
     forgetting: bool = False

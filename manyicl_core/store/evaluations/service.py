@@ -154,7 +154,8 @@ def _measured_tasks(tasks: list[Task], asked: list[str] | None) -> list[str]:
             raise InvalidRequest(
                 f"task {name!r} has no queries; give some in a validation_file, or leave it out", f"tasks.{index}"
             )
-    measured = [name for name, count in queries.items() if count and (asked is None or name in asked)]
+    wanted = set(queries if asked is None else asked)
+    measured = [name for name, count in queries.items() if count and name in wanted]
     if not measured:
         raise InvalidRequest(
             "no task has queries: the model's job had no validation file; give a training_file and a validation_file",

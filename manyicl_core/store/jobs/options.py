@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from manyicl_core.contract.train_spec import Schedule
 from manyicl_core.method.objectives import Normalization, Objective
-from manyicl_core.method.tasks import TaskDefinition
+from manyicl_core.method.tasks import MAX_TASKS, TaskDefinition
 from manyicl_core.store.evaluations.options import EvaluationOptions
 
 Auto = Literal["auto"]
@@ -67,7 +67,7 @@ class ManyiclOptions(_Strict):
     mixing_temperature: float = Field(default=2.0, ge=1, le=1000, allow_inf_nan=False)
     token_budget: int | None = Field(default=None, ge=1, le=10**12)
     n_epochs: int | None = Field(default=None, ge=1, le=1000)
-    tasks: Annotated[list[TaskDefinition], Field(max_length=10_000)] = []
+    tasks: Annotated[list[TaskDefinition], Field(max_length=MAX_TASKS)] = []
     adaptation: Literal["lora", "full"] = "lora"
     lora: LoraOptions = LoraOptions()
     optimizer: OptimizerOptions = OptimizerOptions()

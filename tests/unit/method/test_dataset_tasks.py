@@ -4,7 +4,7 @@ import pytest
 
 from manyicl_core.method.dataset import InvalidDataset, Row, chat_task_name
 from manyicl_core.method.task_building import build_tasks, check_fits
-from manyicl_core.method.tasks import Example, Task, TaskDefinition, Turn
+from manyicl_core.method.tasks import MAX_TASKS, Example, Task, TaskDefinition, Turn
 from tests.unit.sample_tasks import BYTES, task_of
 
 
@@ -104,6 +104,15 @@ def test_an_output_that_is_no_label_is_refused_with_its_line_in_either_file():
         "line 4: 'A' is not a label of task 'sort'; its labels are a, b",
         "line 2 of the validation file: 'c' is not a label of task 'sort'; its labels are a, b",
     ]
+
+
+def test_a_file_with_too_many_tasks_is_refused_at_the_line_of_the_first_one_too_many():
+    many = [chat_row(f"Sort {line}.", "one", "a", line) for line in range(1, MAX_TASKS + 3)]
+    assert len(build_tasks(many[:MAX_TASKS], [], [])) == MAX_TASKS
+    [problem] = problems_of(many, [], [])
+    assert problem.startswith(f"line {MAX_TASKS + 1}: the training file has more than {MAX_TASKS} tasks; give lines")
+    [problem] = problems_of(many[:1], many, [])
+    assert problem.startswith(f"line {MAX_TASKS + 1}: the validation file has more than")
 
 
 @pytest.mark.parametrize("written", ["A parcel came", "a  PARCEL\ncame"])
