@@ -1,11 +1,17 @@
 import json
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 from openai import OpenAI
 
+from manyicl_core.ids import new_id
+from manyicl_core.store.session import transaction
+from manyicl_core.store.tables import Project
+from tests.finished_jobs import finish
 from tests.jobs import TASKS, create_job, example_lines, upload
+from tests.quotas import project_of
 from tests.services import BASE_MODEL
 
 
@@ -207,6 +213,17 @@ def test_a_job_that_has_not_trained_has_no_checkpoints(client: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as refused:
         client.fine_tuning.jobs.checkpoints.list(job.id, after="ftckpt_missing")
     assert refused.value.param == "after"
+
+
+def test_checkpoints_name_the_models_that_there_are_also_after_the_project_is_renamed(
+    client: OpenAI, api_key: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    job = create_job(client, evaluate=False)
+    finish(job.id, tiny_model, tmp_path)
+    with transaction() as session:
+        session.get_one(Project, project_of(api_key)).name = new_id("renamed")
+    [checkpoint] = client.fine_tuning.jobs.checkpoints.list(job.id)
+    assert checkpoint.fine_tuned_model_checkpoint == client.fine_tuning.jobs.retrieve(job.id).fine_tuned_model
 
 
 def test_queries_too_long_to_be_validated_are_named_and_validation_is_off(client: OpenAI) -> None:

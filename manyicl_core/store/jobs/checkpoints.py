@@ -18,7 +18,7 @@ from manyicl_core.store.jobs.service import get_job
 from manyicl_core.store.leases import Claim, hold
 from manyicl_core.store.models.weights import delete_unreferenced
 from manyicl_core.store.pages import Page, fetch_page
-from manyicl_core.store.tables import Checkpoint, Job, JobMetrics, Project
+from manyicl_core.store.tables import Checkpoint, Job, JobMetrics, Model, Project
 
 KEPT = 2
 """The newest so many are kept while a job trains, and the best one."""
@@ -170,15 +170,19 @@ def checkpoint_objects(session: Session, rows: Sequence[Checkpoint]) -> list[Che
     project = session.get_one(Project, job.project_id)
     query = select(JobMetrics).where(JobMetrics.job_id == job.id, JobMetrics.step.in_([row.step for row in rows]))
     metrics = {step.step: step.values for step in session.scalars(query)}
+    made = select(Model.task, Model.step, Model.id).where(Model.job_id == job.id)
+    ids = {(task, step): id_ for task, step, id_ in session.execute(made)}
     objects = []
     for row in rows:
-        model = model_id(job, project.name, row.task)
+        # As at OpenAI: the last checkpoint is the job's model.
+        step = None if row.final else row.step
+        # Models keep their ids when the project is renamed. While the job trains there are none yet.
+        name = ids.get((row.task, step)) or _coming_id(job, project.name, row.task, step)
         objects.append(
             CheckpointObject(
                 id=row.id,
                 created_at=int(row.created_at.timestamp()),
-                # As at OpenAI: the last checkpoint is the job's model.
-                fine_tuned_model_checkpoint=model if row.final else checkpoint_model_id(model, row.step),
+                fine_tuned_model_checkpoint=name,
                 fine_tuning_job_id=job.id,
                 step_number=row.step,
                 metrics=CheckpointMetrics.model_validate(metrics[row.step]),
@@ -186,6 +190,12 @@ def checkpoint_objects(session: Session, rows: Sequence[Checkpoint]) -> list[Che
             )
         )
     return objects
+
+
+def _coming_id(job: Job, project_name: str, task: str | None, step: int | None) -> str:
+    """The id that a checkpoint's model gets when its job succeeds."""
+    model = model_id(job, project_name, task)
+    return model if step is None else checkpoint_model_id(model, step)
 
 
 def _restorable_rows(session: Session, job_id: str, task: str | None) -> list[Checkpoint]:
