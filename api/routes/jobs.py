@@ -52,7 +52,7 @@ async def plan_job(caller: ReaderDep, artifacts: ArtifactsDep, body: CreateJob) 
     """Tell what a job would do and take; nothing is stored or queued."""
 
     def count() -> JobPlan:
-        with transaction() as session:
+        with reading() as session:
             return planning.plan_job(session, artifacts, caller.project_id, body)
 
     def estimated() -> PlanObject | None:

@@ -5,14 +5,20 @@ from typing import Any
 import openai
 import pytest
 from openai import OpenAI
+from sqlalchemy import func, select
 
+from api.routes import jobs
 from manyicl_core.ids import new_id
+from manyicl_core.store.evaluations import service as evaluations
+from manyicl_core.store.jobs import planning, service
 from manyicl_core.store.session import transaction
-from manyicl_core.store.tables import Project
+from manyicl_core.store.tables import Model, Project
+from tests.evaluations import create_evaluation
 from tests.finished_jobs import finish
 from tests.jobs import TASKS, create_job, example_lines, upload
 from tests.quotas import project_of
 from tests.services import BASE_MODEL
+from tests.tuned_model import add_tuned_model
 
 
 def talk(*contents: str) -> dict[str, Any]:
@@ -213,6 +219,40 @@ def test_a_job_that_has_not_trained_has_no_checkpoints(client: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as refused:
         client.fine_tuning.jobs.checkpoints.list(job.id, after="ftckpt_missing")
     assert refused.value.param == "after"
+
+
+def test_nothing_is_locked_while_the_data_of_a_request_is_looked_through(
+    client: OpenAI, api_key: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = add_tuned_model(client, tiny_model, tmp_path)
+    with transaction() as session:
+        row = session.get_one(Model, model)
+        row.adaptation = "full"  # a job goes on from it whatever its layers are
+        weights = row.weights_sha256
+    project_id = project_of(api_key)
+    locked = []
+
+    def look(*_: object) -> list[Any]:
+        with transaction() as session:
+            session.execute(
+                select(Project.id).where(Project.id == project_id).with_for_update(nowait=True, key_share=True)
+            )
+            free = func.pg_try_advisory_xact_lock(func.hashtextextended(weights, 0))
+            locked.append(not session.scalar(select(free)))
+        return []
+
+    for module, step in ((service, "near_leaks"), (planning, "near_leaks"), (evaluations, "check_fits")):
+        monkeypatch.setattr(module, step, look)
+    monkeypatch.setattr(jobs, "ask_for_measurement", lambda *_: False)
+    files = {
+        "training_file": upload(client, example_lines(0, 12)),
+        "validation_file": upload(client, example_lines(100, 4)),
+    }
+    tasks = {"tasks": TASKS, "max_sequence_tokens": 128}
+    client.fine_tuning.jobs.create(model=model, **files, extra_body={"manyicl": tasks})
+    client.post("/fine_tuning/jobs/plan", body={"model": model, **files, "manyicl": tasks}, cast_to=object)
+    create_evaluation(client, model=model, task_definitions=TASKS, **files)
+    assert locked == [False] * 3
 
 
 def test_checkpoints_name_the_models_that_there_are_also_after_the_project_is_renamed(

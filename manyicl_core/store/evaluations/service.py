@@ -56,6 +56,8 @@ def create_evaluation(session: Session, store: ArtifactStore, project_id: str, r
         options=stored_options(request, request.forgetting),
         seed=request.seed if request.seed is not None else secrets.randbelow(2**31),
     )
+    # All that is slow is done: others wait from here to the commit.
+    _hold_models(session, project_id, request, models)
     admit_job(session, project_id)
     session.add(evaluation)
     session.flush()
@@ -80,7 +82,7 @@ def _models(session: Session, project_id: str, request: CreateEvaluation) -> dic
         if name in models:
             raise InvalidRequest(f"{name!r} is named twice; name each model once", param)
         try:
-            models[name] = _held_model(session, project_id, name)
+            models[name] = served_model(session, project_id, name)
         except UserError as error:
             error.param = param
             raise
@@ -89,14 +91,13 @@ def _models(session: Session, project_id: str, request: CreateEvaluation) -> dic
     return models
 
 
-def _held_model(session: Session, project_id: str, name: str) -> ServedModel:
-    """A model whose weights stay until the commit; from then on the evaluation's row keeps them."""
-    model = served_model(session, project_id, name)
-    if model.weights_sha256 is None:
-        return model
-    hold_weights(session, model.weights_sha256)
-    # Again, now that nobody can delete it.
-    return served_model(session, project_id, name)
+def _hold_models(session: Session, project_id: str, request: CreateEvaluation, models: dict[str, ServedModel]) -> None:
+    """Keep the models' weights until the commit; from then on the evaluation's row keeps them."""
+    # In one order, so that two evaluations of the same models never wait for each other.
+    for sha256 in sorted({model.weights_sha256 for model in models.values() if model.weights_sha256 is not None}):
+        hold_weights(session, sha256)
+    # Again, now that nobody can delete one.
+    _models(session, project_id, request)
 
 
 def _tasks(

@@ -12,7 +12,7 @@ from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.errors import InvalidRequest, NotFound
 from manyicl_core.ids import new_id
 from manyicl_core.method.dataset import InvalidDataset
-from manyicl_core.method.leaks import near_leaks
+from manyicl_core.method.leaks import NearLeak, near_leaks
 from manyicl_core.method.task_building import check_fits
 from manyicl_core.method.tasks import Task
 from manyicl_core.objects import ArtifactStore
@@ -20,7 +20,7 @@ from manyicl_core.store.events import News, add_event, find_news
 from manyicl_core.store.job_states import QUEUED, VALIDATING_FILES
 from manyicl_core.store.jobs.options import CreateJob, resolved_hyperparameters
 from manyicl_core.store.jobs.schemas import event_object
-from manyicl_core.store.jobs.start import Start, find_start
+from manyicl_core.store.jobs.start import Start, find_start, hold_start
 from manyicl_core.store.jobs.validation import validation_of
 from manyicl_core.store.pages import Page, fetch_page
 from manyicl_core.store.quotas.service import admit_job, admit_training
@@ -63,7 +63,10 @@ def create_job(session: Session, store: ArtifactStore, project_id: str, request:
         check_fits(tasks, load_encoder(start.folder), start.options.max_sequence_tokens, context_length(start.base))
     except InvalidDataset as error:
         raise InvalidRequest(str(error), "training_file", "example_too_long") from error
+    leaks = near_leaks(tasks)
     job.dataset = store_dataset(store, tasks)
+    # All that is slow is done: others wait from here to the commit.
+    hold_start(session, project_id, request.model, start)
     admit_job(session, project_id)
     admit_training(session, project_id, request.manyicl.token_budget)
     session.add(job)
@@ -75,14 +78,14 @@ def create_job(session: Session, store: ArtifactStore, project_id: str, request:
     )
     if checked.unvalidated is not None:
         add_event(session, job.id, "warn", f"The loss on the validation file is not measured: {checked.unvalidated}")
-    _warn_of_near_leaks(session, job.id, tasks)
+    _warn_of_near_leaks(session, job.id, leaks)
     job.state = QUEUED
     session.flush()
     return job
 
 
 def check_request(session: Session, store: ArtifactStore, project_id: str, request: CreateJob) -> CheckedJob:
-    """Check everything but whether the examples fit; nothing is stored.
+    """Check everything but whether the examples fit; nothing is stored or locked.
 
     Raises:
         As ``create_job``.
@@ -122,8 +125,7 @@ def _read_tasks(session: Session, store: ArtifactStore, project_id: str, request
     return tasks
 
 
-def _warn_of_near_leaks(session: Session, job_id: str, tasks: list[Task]) -> None:
-    leaks = near_leaks(tasks)
+def _warn_of_near_leaks(session: Session, job_id: str, leaks: list[NearLeak]) -> None:
     for leak in leaks[:_SHOWN_LEAKS]:
         add_event(session, job_id, "warn", str(leak), data=asdict(leak))
     if leaks:

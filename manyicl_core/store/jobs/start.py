@@ -16,7 +16,7 @@ from manyicl_core.base_models.catalog import (
 )
 from manyicl_core.contract.train_spec import LINEAR_LAYERS
 from manyicl_core.contract.weights import ADAPTER_CONFIG_FILE
-from manyicl_core.errors import InvalidRequest, Unavailable
+from manyicl_core.errors import InvalidRequest, NotFound, Unavailable
 from manyicl_core.objects import ArtifactStore, weights_key
 from manyicl_core.store.jobs.options import CreateJob, LoraOptions, ManyiclOptions
 from manyicl_core.store.models.service import served_model
@@ -41,7 +41,7 @@ class Start:
 
 
 def find_start(session: Session, store: ArtifactStore, project_id: str, request: CreateJob) -> Start:
-    """Check the model and the options that depend on it; held weights stay until the commit.
+    """Check the model and the options that depend on it; ``hold_start`` keeps the weights.
 
     Raises:
         NotFound: there is no such model.
@@ -66,16 +66,30 @@ def find_start(session: Session, store: ArtifactStore, project_id: str, request:
             "manyicl.max_sequence_tokens",
         )
     if model.weights_sha256 is not None:
-        hold_weights(session, model.weights_sha256)
-        # Again, now that nobody can delete it.
-        served_model(session, project_id, request.model)
-        options = _continued(store, model.weights_sha256, model.adaptation, options, folder)
+        try:
+            options = _continued(store, model.weights_sha256, model.adaptation, options, folder)
+        except FileNotFoundError:  # deleted a moment ago
+            raise NotFound("model", request.model, "model") from None
     if options.adaptation == "full" and "lora" in options.model_fields_set:
         raise InvalidRequest(
             "manyicl.lora has no meaning with adaptation 'full'; leave one of them out", "manyicl.lora"
         )
     _check_target_modules(options.lora, folder)
     return Start(model.base, folder, model.weights_sha256, options)
+
+
+def hold_start(session: Session, project_id: str, model: str, start: Start) -> None:
+    """Keep the weights of a start until the commit; from then on the job's row keeps them.
+
+    Others that need the same weights wait for the commit: do what is slow before.
+
+    Raises:
+        NotFound: the model has been deleted meanwhile.
+    """
+    if start.sha256 is not None:
+        hold_weights(session, start.sha256)
+        # Again, now that nobody can delete it.
+        served_model(session, project_id, model)
 
 
 def _continued(
