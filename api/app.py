@@ -36,6 +36,7 @@ from manyicl_core import __version__
 from manyicl_core.engines.client import open_engines
 from manyicl_core.objects import open_store
 from manyicl_core.settings import get_settings, required
+from manyicl_core.store.engine import limit_lock_waits
 from manyicl_core.store.evaluations.service import evaluation_news
 from manyicl_core.store.jobs.service import job_news
 from manyicl_core.store.quotas.rate_limits import RateLimits
@@ -72,6 +73,7 @@ def create_app() -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        limit_lock_waits()
         app.state.artifacts = open_store(required(settings, "storage_url"))
         app.state.job_feed = EventFeed(job_news)
         app.state.evaluation_feed = EventFeed(evaluation_news)

@@ -17,6 +17,7 @@ from starlette.types import Scope
 
 from api.creation import AnsweredBefore
 from manyicl_core.errors import TooLarge, Unavailable, UserError, envelope
+from manyicl_core.store.engine import waited_too_long
 
 _log = structlog.get_logger(__name__)
 
@@ -125,6 +126,9 @@ def too_large(scope: Scope) -> TooLarge:
 
 
 def _database_away(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, OperationalError)
+    if waited_too_long(error):
+        return refusal(Unavailable("Another request keeps what this one needs; try again in a moment"))
     return database_away(error)
 
 

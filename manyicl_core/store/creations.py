@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from manyicl_core.errors import UserError
+from manyicl_core.store.engine import LOCK_WAIT, waited_too_long
 from manyicl_core.store.tables import Creation
 
 RETRY_WINDOW = timedelta(minutes=15)
@@ -20,7 +21,6 @@ RETRY_WINDOW = timedelta(minutes=15)
 
 _KEPT = timedelta(hours=24)
 _WAIT = "10s"
-_LOCK_NOT_AVAILABLE = "55P03"
 
 
 class KeyReused(UserError):
@@ -134,7 +134,7 @@ def _hold_back(session: Session, request: CreationRequest) -> None:
     try:
         session.execute(select(func.pg_advisory_xact_lock(lock)))
     except OperationalError as error:
-        if getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
+        if waited_too_long(error):
             raise StillRunning from error
         raise
-    session.execute(text("SET LOCAL lock_timeout = DEFAULT"))
+    session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_WAIT}'"))

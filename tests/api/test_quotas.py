@@ -4,13 +4,17 @@ from typing import Any, cast
 import openai
 import pytest
 from openai import OpenAI
+from sqlalchemy import text
+from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
 from manyicl_core.cli.main import app
 from manyicl_core.objects import open_store
 from manyicl_core.settings import get_settings
+from manyicl_core.store.engine import LOCK_WAIT
 from manyicl_core.store.projects.schemas import SCOPES
 from manyicl_core.store.projects.service import create_key, get_or_create_project
+from manyicl_core.store.quotas import service
 from manyicl_core.store.session import transaction
 from manyicl_core.store.usage.service import TRAINED_TOKENS, add_usage
 from tests.evaluations import QUERY, create_evaluation
@@ -51,6 +55,26 @@ def test_uploads_at_once_do_not_share_the_last_bytes(client: OpenAI, api_key: st
 
     with ThreadPoolExecutor(8) as threads:
         assert sum(threads.map(admitted, range(8))) == 3
+
+
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "mine"}])
+def test_a_request_that_waits_too_long_for_another_is_told_to_try_again(
+    client: OpenAI, api_key: str, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+) -> None:
+    forward = service._lock
+
+    def impatient(session: Session, project_id: str) -> None:
+        assert session.scalar(text("SHOW lock_timeout")) == LOCK_WAIT
+        session.execute(text("SET LOCAL lock_timeout = '50ms'"))
+        forward(session, project_id)
+
+    with transaction() as session:
+        service.lock_project(session, project_of(api_key))
+        monkeypatch.setattr(service, "_lock", impatient)
+        with pytest.raises(openai.InternalServerError, match="Another request keeps what") as refused:
+            client.files.create(file=("a.jsonl", LINE), purpose="fine-tune", extra_headers=headers)
+    assert refused.value.status_code == 503
+    assert int(refused.value.response.headers["retry-after-ms"]) > 0
 
 
 def test_an_upload_reserves_the_bytes_that_it_announces(client: OpenAI, api_key: str) -> None:
