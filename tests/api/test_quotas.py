@@ -97,14 +97,18 @@ def test_an_upload_reserves_the_bytes_that_it_announces(client: OpenAI, api_key:
     assert quotas(client)["stored_bytes"]["used"] == len(LINE)
 
 
-def test_jobs_and_evaluations_wait_up_to_a_quota(client: OpenAI, api_key: str) -> None:
+def test_jobs_and_evaluations_wait_up_to_a_quota_and_refused_ones_leave_nothing(client: OpenAI, api_key: str) -> None:
     waiting = create_job(client, evaluate=False)
     give_quota(api_key, "queued_jobs", 1)
+    # Data that no other test has.
+    training, queries = upload(client, example_lines(2000, 6)), upload(client, example_lines(3000, 3))
+    store = open_store(str(get_settings().storage_url))
+    datasets = store.names("datasets")
     with refused(openai.RateLimitError, "queued_jobs"):
-        create_job(client, evaluate=False)
-    training, queries = upload(client, example_lines(0, 6)), upload(client, example_lines(100, 3))
+        client.fine_tuning.jobs.create(model=BASE_MODEL, training_file=training)
     with refused(openai.RateLimitError, "queued_jobs"):
         create_evaluation(client, model=BASE_MODEL, training_file=training, validation_file=queries, **QUERY)
+    assert store.names("datasets") == datasets
     assert quotas(client)["queued_jobs"]["used"] == 1
     client.fine_tuning.jobs.cancel(waiting.id)
     create_job(client, evaluate=False)

@@ -23,7 +23,7 @@ from manyicl_core.store.leases import request_cancel
 from manyicl_core.store.models.service import ServedModel, served_model
 from manyicl_core.store.models.weights import hold_weights
 from manyicl_core.store.pages import Page, fetch_page
-from manyicl_core.store.quotas.service import admit_job
+from manyicl_core.store.quotas.service import admit_job, lock_project
 from manyicl_core.store.tables import Evaluation, EvaluationEvent
 from manyicl_core.store.tasks.datasets import load_dataset, store_dataset
 from manyicl_core.store.tasks.files import read_tasks
@@ -36,7 +36,9 @@ def create_evaluation(session: Session, store: ArtifactStore, project_id: str, r
         InvalidRequest: a field or a line of a file is wrong.
         NotFound: a file or a model does not exist.
         Unavailable: the base model is not on this machine.
+        QuotaExceeded: too many jobs and evaluations wait.
     """
+    admit_job(session, project_id)
     models = _models(session, project_id, request)
     base = next(iter(models.values())).base
     if not is_pulled(base_model_folder(base)):
@@ -58,6 +60,7 @@ def create_evaluation(session: Session, store: ArtifactStore, project_id: str, r
     )
     # All that is slow is done: others wait from here to the commit.
     _hold_models(session, project_id, request, models)
+    lock_project(session, project_id)
     admit_job(session, project_id)
     session.add(evaluation)
     session.flush()

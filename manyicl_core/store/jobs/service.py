@@ -23,7 +23,7 @@ from manyicl_core.store.jobs.schemas import event_object
 from manyicl_core.store.jobs.start import Start, find_start, hold_start
 from manyicl_core.store.jobs.validation import validation_of
 from manyicl_core.store.pages import Page, fetch_page
-from manyicl_core.store.quotas.service import admit_job, admit_training
+from manyicl_core.store.quotas.service import admit_job, admit_training, lock_project
 from manyicl_core.store.tables import Job, JobEvent
 from manyicl_core.store.tasks.datasets import store_dataset
 from manyicl_core.store.tasks.files import read_tasks
@@ -57,6 +57,7 @@ def create_job(session: Session, store: ArtifactStore, project_id: str, request:
         Unavailable: the base model is not on this machine.
         QuotaExceeded: too many jobs wait, or the project has trained its tokens of the day.
     """
+    _admit(session, project_id, request)
     checked = check_request(session, store, project_id, request)
     job, tasks, start = checked.job, checked.tasks, checked.start
     try:
@@ -67,8 +68,8 @@ def create_job(session: Session, store: ArtifactStore, project_id: str, request:
     job.dataset = store_dataset(store, tasks)
     # All that is slow is done: others wait from here to the commit.
     hold_start(session, project_id, request.model, start)
-    admit_job(session, project_id)
-    admit_training(session, project_id, request.manyicl.token_budget)
+    lock_project(session, project_id)
+    _admit(session, project_id, request)
     session.add(job)
     session.flush()
     add_event(session, job.id, "info", f"Created fine-tuning job {job.id}")
@@ -82,6 +83,11 @@ def create_job(session: Session, store: ArtifactStore, project_id: str, request:
     job.state = QUEUED
     session.flush()
     return job
+
+
+def _admit(session: Session, project_id: str, request: CreateJob) -> None:
+    admit_job(session, project_id)
+    admit_training(session, project_id, request.manyicl.token_budget)
 
 
 def check_request(session: Session, store: ArtifactStore, project_id: str, request: CreateJob) -> CheckedJob:

@@ -1,7 +1,7 @@
 """A project's quotas: the installation's, unless its operator has set others; and whether they admit more.
 
-Checks lock the project's row until the transaction ends, so two creations never both take the
-last place.
+Whoever takes a place locks the project's row until the transaction ends, so two creations never
+both take the last one.
 """
 
 from typing import Literal, get_args
@@ -87,12 +87,14 @@ def admit_bytes(session: Session, project_id: str, more: int) -> None:
 
 
 def admit_job(session: Session, project_id: str) -> None:
-    """Check that a project may queue one more job or evaluation; call it just before the row is made.
+    """Check that a project may queue one more job or evaluation.
+
+    Call it before any work, and again behind ``lock_project`` just before the row is made.
 
     Raises:
         QuotaExceededForNow: as many wait as may.
     """
-    limit = lock_project(session, project_id)["queued_jobs"]
+    limit = project_quotas(session, project_id)["queued_jobs"]
     waiting = queued_jobs(session, project_id)
     if waiting >= limit:
         use = f"{waiting} of {limit} jobs and evaluations wait or are paused"
@@ -101,7 +103,7 @@ def admit_job(session: Session, project_id: str) -> None:
 
 
 def admit_training(session: Session, project_id: str, token_budget: int | None) -> None:
-    """Check that a project may train today.
+    """Check that a project may train today; call it as ``admit_job``.
 
     Args:
         token_budget: the tokens of the new job, where they are known before it starts.
@@ -109,7 +111,7 @@ def admit_training(session: Session, project_id: str, token_budget: int | None) 
     Raises:
         QuotaExceededForNow: the tokens of the day are used up, or the budget is larger than what is left.
     """
-    limit = lock_project(session, project_id)["training_tokens_per_day"]
+    limit = project_quotas(session, project_id)["training_tokens_per_day"]
     used = trained_tokens_today(session, project_id)
     if used >= limit or (token_budget or 0) > limit - used:
         use = f"{used} of {limit} tokens are trained since 00:00 UTC"
