@@ -4,29 +4,26 @@ import hashlib
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
-
-from pydantic import TypeAdapter
 
 from manyicl_core.method.tasks import Task
 from manyicl_core.objects import ArtifactStore
+from manyicl_core.store.tasks.dataset_cache import TASKS, DatasetCache
 
-_TASKS: TypeAdapter[list[Task]] = TypeAdapter(list[Task])
+_IN_MEMORY = DatasetCache(64 << 20)
 
 
 def store_dataset(store: ArtifactStore, tasks: list[Task]) -> str:
     """Keep the tasks; return their SHA-256, by which they are found."""
-    content = _TASKS.dump_json(tasks)
+    content = TASKS.dump_json(tasks)
     digest = hashlib.sha256(content).hexdigest()
     store.put(_key(digest), content)
     return digest
 
 
-@lru_cache(maxsize=16)
 def load_dataset(store: ArtifactStore, digest: str) -> list[Task]:
     """The tasks of a dataset."""
-    return _TASKS.validate_json(store.get(_key(digest)))
+    return _IN_MEMORY.get(digest, lambda: store.get(_key(digest)))
 
 
 @contextmanager
