@@ -9,12 +9,12 @@ from sqlalchemy.orm import Session
 from manyicl_core.contract.progress import CurveResult, EvaluationResult, Message, PlainTextResult
 from manyicl_core.objects import ArtifactStore, sha256_of
 from manyicl_core.store.evaluations import recorder
-from manyicl_core.store.evaluations.plan import evaluated_weights, weights_hashes
+from manyicl_core.store.evaluations.plan import evaluated_weights
 from manyicl_core.store.evaluations.predictions import items_key
 from manyicl_core.store.evaluations.reports import read_report
+from manyicl_core.store.evaluations.service import delete_what_only_it_needed
 from manyicl_core.store.evaluations.specs import evaluation_spec, left_to_measure
 from manyicl_core.store.leases import Claim
-from manyicl_core.store.models.weights import delete_unreferenced
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Evaluation, Leased
 from manyicl_core.store.tasks.datasets import load_dataset
@@ -90,7 +90,7 @@ def _record(work: Attempt[Leased], evaluation_id: str, folder: Path, message: Me
 
 def _run(work: Attempt[Evaluation]) -> None:
     measure(work, work.row)
-    delete_unreferenced(work.store, weights_hashes(work.row))
+    delete_what_only_it_needed(work.store, work.row)
 
 
 def _fail(store: ArtifactStore, claim: Claim[Evaluation], code: str, message: str) -> None:
@@ -102,11 +102,11 @@ def _cancel(store: ArtifactStore, claim: Claim[Evaluation]) -> None:
 
 
 def _end_badly(store: ArtifactStore, claim: Claim[Evaluation], record: Callable[[Session], None]) -> None:
-    """Write a failure or a cancel; a model may have been deleted while it was measured."""
+    """Write a failure or a cancel, and tidy up."""
     with transaction() as session:
         record(session)
-        hashes = weights_hashes(session.get_one(Evaluation, claim.id))
-    delete_unreferenced(store, hashes)
+        evaluation = session.get_one(Evaluation, claim.id)
+    delete_what_only_it_needed(store, evaluation)
 
 
 EVALUATION = Kind(table=Evaluation, run=_run, fail=_fail, cancel=_cancel)

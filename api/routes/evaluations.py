@@ -12,7 +12,6 @@ from api.routes.event_stream import STREAMED_RESPONSES, event_stream
 from api.routes.lists import ListObject, list_object
 from manyicl_core.store.evaluations import service
 from manyicl_core.store.evaluations.options import CreateEvaluation
-from manyicl_core.store.evaluations.plan import weights_hashes
 from manyicl_core.store.evaluations.predictions import prediction_lines
 from manyicl_core.store.evaluations.reports import Report, read_report, read_reports
 from manyicl_core.store.evaluations.schemas import (
@@ -22,7 +21,6 @@ from manyicl_core.store.evaluations.schemas import (
     evaluation_object,
 )
 from manyicl_core.store.hints import RUN_EVALUATION, publish_hint
-from manyicl_core.store.models.weights import delete_unreferenced
 from manyicl_core.store.session import transaction
 
 router = APIRouter(prefix="/evaluations", tags=["evaluations"])
@@ -68,8 +66,7 @@ def cancel_evaluation(caller: WriterDep, artifacts: ArtifactsDep, evaluation_id:
     with transaction() as session:
         evaluation = service.cancel_evaluation(session, caller.project_id, evaluation_id)
         report = read_report(session, evaluation)
-    # A model may have been deleted while its evaluation waited.
-    delete_unreferenced(artifacts, weights_hashes(evaluation))
+    service.delete_what_only_it_needed(artifacts, evaluation)
     return evaluation_object(evaluation, report)
 
 

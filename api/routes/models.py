@@ -11,6 +11,7 @@ from manyicl_core.store.models import service
 from manyicl_core.store.models.schemas import ModelDeleted, ModelObject
 from manyicl_core.store.models.weights import delete_unreferenced
 from manyicl_core.store.session import transaction
+from manyicl_core.store.tasks.datasets import delete_unreferenced_dataset
 
 router = APIRouter(prefix="/models", tags=["models"])
 
@@ -45,13 +46,14 @@ def retrieve_model(caller: ReaderDep, model: str) -> ModelObject:
 def delete_model(
     caller: WriterDep, artifacts: ArtifactsDep, engine: EngineDep, background: BackgroundTasks, model: str
 ) -> ModelDeleted:
-    """Delete a context, or a fine-tuned model with its checkpoints, and their weights unless something uses them."""
+    """Delete a context, or a fine-tuned model with its checkpoints; weights and data go unless something uses them."""
     if model.startswith(CONTEXT_PREFIX):
         with transaction() as session:
             expire_context(session, caller.project_id, model)
         background.add_task(remove_contexts, artifacts, expired_contexts(), engine.forget)
         return ModelDeleted(id=model)
     with transaction() as session:
-        hashes = service.delete_model(session, caller.project_id, model)
+        hashes, dataset = service.delete_model(session, caller.project_id, model)
+    delete_unreferenced_dataset(artifacts, dataset)
     background.add_task(engine.remove, delete_unreferenced(artifacts, hashes))
     return ModelDeleted(id=model)

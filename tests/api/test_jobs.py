@@ -9,11 +9,13 @@ from sqlalchemy import func, select
 
 from api.routes import jobs
 from manyicl_core.ids import new_id
+from manyicl_core.objects import open_store
+from manyicl_core.settings import get_settings
 from manyicl_core.store.evaluations import service as evaluations
 from manyicl_core.store.jobs import planning, service
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Model, Project
-from tests.evaluations import create_evaluation
+from tests.evaluations import cancel_evaluation, create_evaluation
 from tests.finished_jobs import finish
 from tests.jobs import TASKS, create_job, example_lines, upload
 from tests.quotas import project_of
@@ -209,6 +211,32 @@ def test_deleting_the_file_does_not_harm_its_job(client: OpenAI) -> None:
     job = create_job(client)
     client.files.delete(job.training_file)
     assert client.fine_tuning.jobs.retrieve(job.id).status == "queued"
+
+
+def test_data_stays_as_long_as_a_job_a_model_or_an_evaluation_needs_it(
+    client: OpenAI, tiny_model: Path, tmp_path: Path
+) -> None:
+    store = open_store(str(get_settings().storage_url))
+    others = set(store.names("datasets"))
+    # Data that no other test has.
+    training, queries = upload(client, example_lines(5000, 6)), upload(client, example_lines(6000, 3))
+    first, second = (
+        client.fine_tuning.jobs.create(model=BASE_MODEL, training_file=training, validation_file=queries).id
+        for _ in range(2)
+    )
+    [dataset] = set(store.names("datasets")) - others
+    client.fine_tuning.jobs.cancel(first)
+    finish(second, tiny_model, tmp_path)
+    model = str(client.fine_tuning.jobs.retrieve(second).fine_tuned_model)
+    evaluation = create_evaluation(client, model=model)
+    client.models.delete(model)
+    assert dataset in store.names("datasets")
+    cancel_evaluation(client, evaluation["id"])
+    assert dataset not in store.names("datasets")
+    waiting = client.fine_tuning.jobs.create(model=BASE_MODEL, training_file=training, validation_file=queries).id
+    assert dataset in store.names("datasets")
+    client.fine_tuning.jobs.cancel(waiting)
+    assert dataset not in store.names("datasets")
 
 
 def test_a_job_that_has_not_trained_has_no_checkpoints(client: OpenAI) -> None:

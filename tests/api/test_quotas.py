@@ -12,6 +12,7 @@ from manyicl_core.cli.main import app
 from manyicl_core.objects import open_store
 from manyicl_core.settings import get_settings
 from manyicl_core.store.engine import LOCK_WAIT
+from manyicl_core.store.jobs import service as jobs
 from manyicl_core.store.projects.schemas import SCOPES
 from manyicl_core.store.projects.service import create_key, get_or_create_project
 from manyicl_core.store.quotas import service
@@ -112,6 +113,18 @@ def test_jobs_and_evaluations_wait_up_to_a_quota_and_refused_ones_leave_nothing(
     assert quotas(client)["queued_jobs"]["used"] == 1
     client.fine_tuning.jobs.cancel(waiting.id)
     create_job(client, evaluate=False)
+
+
+def test_a_job_that_loses_the_last_place_to_another_leaves_nothing(
+    client: OpenAI, api_key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "hold_start", lambda *_: give_quota(api_key, "queued_jobs", 0))
+    training = upload(client, example_lines(4000, 6))
+    store = open_store(str(get_settings().storage_url))
+    datasets = store.names("datasets")
+    with refused(openai.RateLimitError, "queued_jobs"):
+        client.fine_tuning.jobs.create(model=BASE_MODEL, training_file=training)
+    assert store.names("datasets") == datasets
 
 
 def test_training_stops_at_the_tokens_of_a_day(client: OpenAI, api_key: str) -> None:

@@ -15,17 +15,17 @@ from manyicl_core.method.task_building import check_fits
 from manyicl_core.method.tasks import Task
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.evaluations.options import CreateEvaluation, EvaluationOptions
-from manyicl_core.store.evaluations.plan import EvaluatedWeights, planned_measurements
+from manyicl_core.store.evaluations.plan import EvaluatedWeights, planned_measurements, weights_hashes
 from manyicl_core.store.evaluations.schemas import evaluation_event_object
 from manyicl_core.store.events import News, add_evaluation_event, find_news
 from manyicl_core.store.job_states import CANCELLED, FINAL, QUEUED
 from manyicl_core.store.leases import request_cancel
 from manyicl_core.store.models.service import ServedModel, served_model
-from manyicl_core.store.models.weights import hold_weights
+from manyicl_core.store.models.weights import delete_unreferenced, hold_weights
 from manyicl_core.store.pages import Page, fetch_page
 from manyicl_core.store.quotas.service import admit_job, lock_project
 from manyicl_core.store.tables import Evaluation, EvaluationEvent
-from manyicl_core.store.tasks.datasets import load_dataset, store_dataset
+from manyicl_core.store.tasks.datasets import delete_unreferenced_dataset, kept_dataset, load_dataset
 from manyicl_core.store.tasks.files import read_tasks
 
 
@@ -53,17 +53,17 @@ def create_evaluation(session: Session, store: ArtifactStore, project_id: str, r
             EvaluatedWeights(name=name, weights_sha256=model.weights_sha256).model_dump()
             for name, model in models.items()
         ],
-        dataset=store_dataset(store, tasks),
         tasks=_measured_tasks(tasks, request.tasks),
         options=stored_options(request, request.forgetting),
         seed=request.seed if request.seed is not None else secrets.randbelow(2**31),
     )
-    # All that is slow is done: others wait from here to the commit.
-    _hold_models(session, project_id, request, models)
-    lock_project(session, project_id)
-    admit_job(session, project_id)
-    session.add(evaluation)
-    session.flush()
+    with kept_dataset(session, store, tasks) as evaluation.dataset:
+        # All that is slow is done: others wait from here to the commit.
+        _hold_models(session, project_id, request, models)
+        lock_project(session, project_id)
+        admit_job(session, project_id)
+        session.add(evaluation)
+        session.flush()
     total = planned_measurements(evaluation)
     add_evaluation_event(session, evaluation.id, "info", f"Created evaluation {evaluation.id}: {total} results; queued")
     return evaluation
@@ -246,3 +246,9 @@ def cancel_evaluation(session: Session, project_id: str, evaluation_id: str) -> 
             f"The evaluation is over ({evaluation.state}); only a waiting or running one can be cancelled", None
         )
     return evaluation
+
+
+def delete_what_only_it_needed(store: ArtifactStore, evaluation: Evaluation) -> None:
+    """An evaluation is over: a model may have been deleted meanwhile. Call it after the transaction that ended it."""
+    delete_unreferenced(store, weights_hashes(evaluation))
+    delete_unreferenced_dataset(store, evaluation.dataset)

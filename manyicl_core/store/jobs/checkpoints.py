@@ -19,6 +19,7 @@ from manyicl_core.store.leases import Claim, hold
 from manyicl_core.store.models.weights import delete_unreferenced
 from manyicl_core.store.pages import Page, fetch_page
 from manyicl_core.store.tables import Checkpoint, Job, JobMetrics, Model, Project
+from manyicl_core.store.tasks.datasets import delete_unreferenced_dataset
 
 KEPT = 2
 """The newest so many are kept while a job trains, and the best one."""
@@ -34,15 +35,18 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class LeftBehind:
-    """What a job that ends badly leaves in the artifact store: files of checkpoints, and hashes of weights."""
+    """What a job that ends badly leaves in the artifact store: files of checkpoints, hashes of weights, its data."""
 
     dropped: Sequence[Dropped] = ()
     hashes: frozenset[str] = frozenset()
+    dataset: str | None = None
 
     def delete(self, store: ArtifactStore) -> None:
-        """Delete it, after the transaction that made it so; weights that others refer to stay."""
+        """Delete it, after the transaction that made it so; what others refer to stays."""
         delete_dropped(store, self.dropped)
         delete_unreferenced(store, set(self.hashes))
+        if self.dataset is not None:
+            delete_unreferenced_dataset(store, self.dataset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +149,10 @@ def forget_checkpoints(session: Session, job_id: str) -> LeftBehind:
     """The job has failed or was cancelled; gives what is to be deleted now."""
     rows = session.scalars(select(Checkpoint).where(Checkpoint.job_id == job_id)).all()
     hashes = {row.weights_sha256 for row in rows}
-    if start := session.get_one(Job, job_id).start_sha256:
-        hashes.add(start)
-    return LeftBehind(_drop(session, rows), frozenset(hashes))
+    job = session.get_one(Job, job_id)
+    if job.start_sha256 is not None:
+        hashes.add(job.start_sha256)
+    return LeftBehind(_drop(session, rows), frozenset(hashes), job.dataset)
 
 
 def list_checkpoints(session: Session, project_id: str, job_id: str, after: str | None, limit: int) -> Page[Checkpoint]:

@@ -25,7 +25,7 @@ from manyicl_core.store.jobs.validation import validation_of
 from manyicl_core.store.pages import Page, fetch_page
 from manyicl_core.store.quotas.service import admit_job, admit_training, lock_project
 from manyicl_core.store.tables import Job, JobEvent
-from manyicl_core.store.tasks.datasets import store_dataset
+from manyicl_core.store.tasks.datasets import kept_dataset
 from manyicl_core.store.tasks.files import read_tasks
 
 _SHOWN_LEAKS = 10
@@ -65,13 +65,13 @@ def create_job(session: Session, store: ArtifactStore, project_id: str, request:
     except InvalidDataset as error:
         raise InvalidRequest(str(error), "training_file", "example_too_long") from error
     leaks = near_leaks(tasks)
-    job.dataset = store_dataset(store, tasks)
-    # All that is slow is done: others wait from here to the commit.
-    hold_start(session, project_id, request.model, start)
-    lock_project(session, project_id)
-    _admit(session, project_id, request)
-    session.add(job)
-    session.flush()
+    with kept_dataset(session, store, tasks) as job.dataset:
+        # All that is slow is done: others wait from here to the commit.
+        hold_start(session, project_id, request.model, start)
+        lock_project(session, project_id)
+        _admit(session, project_id, request)
+        session.add(job)
+        session.flush()
     add_event(session, job.id, "info", f"Created fine-tuning job {job.id}")
     trained = sum(task.definition.role == "train" for task in tasks)
     add_event(

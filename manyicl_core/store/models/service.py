@@ -93,8 +93,8 @@ def served_model(session: Session, project_id: str, model_id: str) -> ServedMode
     return ServedModel(base, model.adaptation, model.weights_sha256, model.dataset, model.trained_tokens)
 
 
-def delete_model(session: Session, project_id: str, model_id: str) -> set[str]:
-    """Forget a fine-tuned model, and its checkpoints with it; gives the hashes of their weights.
+def delete_model(session: Session, project_id: str, model_id: str) -> tuple[set[str], str]:
+    """Forget a fine-tuned model, and its checkpoints with it; gives the hashes of their weights and of their dataset.
 
     Raises:
         NotFound: there is none.
@@ -109,7 +109,7 @@ def delete_model(session: Session, project_id: str, model_id: str) -> set[str]:
         if model.step is not None:
             query = query.where(table.step == model.step)
         hashes |= set(session.scalars(query.returning(table.weights_sha256)))
-    return hashes
+    return hashes, model.dataset
 
 
 def own_model(session: Session, project_id: str, model_id: str) -> Model:
