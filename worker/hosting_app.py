@@ -19,6 +19,7 @@ from manyicl_core.store.contexts.hosting import expired_contexts, remove_context
 from manyicl_core.store.creations import delete_old_creations
 from manyicl_core.store.files.service import remove_expired_files
 from manyicl_core.store.hints import BUILD_CONTEXT, HOSTING_QUEUE, RUN_BATCH, get_celery
+from manyicl_core.store.pages import forget_deleted
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Context
 from manyicl_core.store.uploads.parts import remove_parts
@@ -47,6 +48,7 @@ def _look() -> None:
     send_missing_hints(HOSTING_QUEUE, HOSTING_WORK)
     with transaction() as session:
         delete_old_creations(session)
+        forget_deleted(session)
     remove_expired_files(_store)
     remove_parts(_store)
     if expired := expired_contexts():

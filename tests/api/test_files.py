@@ -1,5 +1,6 @@
 import gzip
 import json
+from datetime import timedelta
 
 import openai
 import pytest
@@ -10,8 +11,9 @@ from manyicl_core.objects import open_store
 from manyicl_core.settings import get_settings, required
 from manyicl_core.store.files.content import content_key
 from manyicl_core.store.files.service import remove_expired_files
+from manyicl_core.store.pages import forget_deleted
 from manyicl_core.store.session import transaction
-from manyicl_core.store.tables import File
+from manyicl_core.store.tables import DeletedRow, File
 from tests.jobs import example_lines, upload
 
 
@@ -47,6 +49,21 @@ def test_listing_goes_through_all_pages_in_both_orders(client: OpenAI) -> None:
     assert [file.id for file in client.files.list(limit=2, order="asc")] == ids
     assert client.files.list(limit=2, after=ids[3]).data[0].id == ids[2]
     assert client.files.list(purpose="batch").data == []
+
+
+def test_files_can_be_deleted_while_their_pages_are_gone_through(client: OpenAI) -> None:
+    ids = [upload(client, example_lines(number, 1)) for number in range(5)]
+    deleted = []
+    for file in client.files.list(limit=2):
+        deleted.append(client.files.delete(file.id).id)
+    assert deleted == ids[::-1]
+    with transaction() as session:
+        gone = DeletedRow.id == ids[0]
+        session.execute(update(DeletedRow).where(gone).values(deleted_at=func.now() - timedelta(days=2)))
+        forget_deleted(session)
+    assert client.files.list(after=ids[1]).data == []
+    with pytest.raises(openai.NotFoundError):
+        client.files.list(after=ids[0])
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from api.app import create_app
+from manyicl_core.store.projects.service import get_or_create_project
+from manyicl_core.store.session import transaction
 from tests.contexts import PASTED
 from tests.services import BASE_MODEL
 from tests.tenants import Tenant, make_tenant
@@ -242,6 +244,30 @@ def test_no_page_starts_after_a_thing_of_another_project(
     assert send(http, route, mine.ids, mine.key, params={"after": theirs.ids[kind]}).status_code == 404
     own = send(http, route, mine.ids, mine.key, params={"after": mine.ids[kind]})
     assert own.status_code == 200, own.text
+
+
+def test_a_page_starts_after_a_thing_that_was_deleted_unless_it_was_another_projects(
+    http: httpx2.Client, mine: Tenant, theirs: Tenant
+) -> None:
+    with transaction() as session:
+        friend = get_or_create_project(session, "friend").id
+    hook = {"name": "x", "url": "https://example.org/x", "event_types": ["batch.failed"]}
+    made: dict[str, dict[str, Any]] = {
+        "/v1/files": {"files": {"file": b"x"}, "data": {"purpose": "user_data"}},
+        "/v1/contexts": {"json": PASTED},
+        "/v1/webhook_endpoints": {"json": hook},
+        "/v1/fine_tuning/checkpoints/{model}/permissions": {"json": {"project_ids": [friend]}},
+    }
+    for path, body in made.items():
+        deleted = []
+        for tenant in (mine, theirs):
+            key = {"authorization": f"Bearer {tenant.key}"}
+            url = path.format(model=quote(tenant.ids["model"], safe=""))
+            answer = http.post(url, headers=key, **body).json()
+            deleted.append(answer["data"][0]["id"] if "data" in answer else answer["id"])
+            assert http.delete(f"{url}/{deleted[-1]}", headers=key).status_code == 200
+        pages = [http.get(url, headers=key, params={"after": id_}) for id_ in deleted]
+        assert [page.status_code for page in pages] == [404, 200], path
 
 
 @each(ROUTES)

@@ -15,7 +15,7 @@ from manyicl_core.store.files.content import content_key
 from manyicl_core.store.files.service import get_file
 from manyicl_core.store.job_states import CANCELLED, FINAL, QUEUED
 from manyicl_core.store.leases import request_cancel
-from manyicl_core.store.pages import Page, fetch_page
+from manyicl_core.store.pages import Page, fetch_created
 from manyicl_core.store.tables import Batch
 from manyicl_core.store.webhooks.outbox import announce
 
@@ -64,7 +64,7 @@ def create_batch(session: Session, store: ArtifactStore, project_id: str, reques
     return batch
 
 
-def get_batch(session: Session, project_id: str, batch_id: str, param: str | None = None) -> Batch:
+def get_batch(session: Session, project_id: str, batch_id: str) -> Batch:
     """One batch of the project.
 
     Raises:
@@ -72,18 +72,14 @@ def get_batch(session: Session, project_id: str, batch_id: str, param: str | Non
     """
     batch = session.scalar(select(Batch).where(Batch.id == batch_id, Batch.project_id == project_id))
     if batch is None:
-        raise NotFound("batch", batch_id, param)
+        raise NotFound("batch", batch_id)
     return batch
 
 
 def list_batches(session: Session, project_id: str, after: str | None, limit: int) -> Page[Batch]:
     """A page of batches, newest first."""
-    cursor = None
-    if after is not None:
-        last = get_batch(session, project_id, after, "after")
-        cursor = (last.created_at, last.id)
     query = select(Batch).where(Batch.project_id == project_id)
-    return fetch_page(session, query, (Batch.created_at, Batch.id), cursor, limit)
+    return fetch_created(session, query, Batch.project_id, project_id, after, limit, "batch")
 
 
 def cancel_batch(session: Session, project_id: str, batch_id: str) -> Batch:

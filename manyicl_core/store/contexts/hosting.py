@@ -20,7 +20,7 @@ from manyicl_core.store.contexts.sources import source_task
 from manyicl_core.store.job_states import QUEUED
 from manyicl_core.store.leases import request_cancel
 from manyicl_core.store.models.service import ServedModel, served_model
-from manyicl_core.store.pages import Page, fetch_page
+from manyicl_core.store.pages import Page, delete_listed, fetch_created
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Context
 
@@ -110,12 +110,8 @@ def get_context(session: Session, project_id: str, context_id: str, param: str |
 
 def list_contexts(session: Session, project_id: str, after: str | None, limit: int) -> Page[Context]:
     """A page of contexts, newest first."""
-    cursor = None
-    if after is not None:
-        last = get_context(session, project_id, after, "after")
-        cursor = (last.created_at, last.id)
     query = select(Context).where(Context.project_id == project_id, is_alive())
-    return fetch_page(session, query, (Context.created_at, Context.id), cursor, limit)
+    return fetch_created(session, query, Context.project_id, project_id, after, limit, "context")
 
 
 def expire_context(session: Session, project_id: str, context_id: str) -> None:
@@ -173,7 +169,7 @@ def _remove(store: ArtifactStore, context: Context) -> None:
         if row is not None:
             # Under the row's lock: a worker that has just chosen waits, finds no row and writes nothing.
             delete_objects(store, context.id)
-            session.delete(row)
+            delete_listed(session, row, row.project_id)
 
 
 def is_alive() -> ColumnElement[bool]:

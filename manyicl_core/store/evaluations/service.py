@@ -22,7 +22,7 @@ from manyicl_core.store.job_states import CANCELLED, FINAL, QUEUED
 from manyicl_core.store.leases import request_cancel
 from manyicl_core.store.models.service import ServedModel, served_model
 from manyicl_core.store.models.weights import delete_unreferenced, hold_weights
-from manyicl_core.store.pages import Page, fetch_page
+from manyicl_core.store.pages import Page, fetch_created, fetch_page
 from manyicl_core.store.quotas.service import admit_job, lock_project
 from manyicl_core.store.tables import Evaluation, EvaluationEvent
 from manyicl_core.store.tasks.datasets import delete_unreferenced_dataset, kept_dataset, load_dataset
@@ -168,7 +168,7 @@ def _measured_tasks(tasks: list[Task], asked: list[str] | None) -> list[str]:
     return measured
 
 
-def get_evaluation(session: Session, project_id: str, evaluation_id: str, param: str | None = None) -> Evaluation:
+def get_evaluation(session: Session, project_id: str, evaluation_id: str) -> Evaluation:
     """One evaluation of the project.
 
     Raises:
@@ -177,18 +177,14 @@ def get_evaluation(session: Session, project_id: str, evaluation_id: str, param:
     query = select(Evaluation).where(Evaluation.id == evaluation_id, Evaluation.project_id == project_id)
     evaluation = session.scalar(query)
     if evaluation is None:
-        raise NotFound("evaluation", evaluation_id, param)
+        raise NotFound("evaluation", evaluation_id)
     return evaluation
 
 
 def list_evaluations(session: Session, project_id: str, after: str | None, limit: int) -> Page[Evaluation]:
     """A page of evaluations, newest first, those of jobs among them."""
-    cursor = None
-    if after is not None:
-        last = get_evaluation(session, project_id, after, "after")
-        cursor = (last.created_at, last.id)
     query = select(Evaluation).where(Evaluation.project_id == project_id)
-    return fetch_page(session, query, (Evaluation.created_at, Evaluation.id), cursor, limit)
+    return fetch_created(session, query, Evaluation.project_id, project_id, after, limit, "evaluation")
 
 
 def list_evaluation_events(

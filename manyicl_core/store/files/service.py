@@ -13,7 +13,7 @@ from manyicl_core.jsonl import chunks_of
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.files.content import Measured, StoredContent, content_key
 from manyicl_core.store.files.schemas import MAX_NAME_CHARACTERS, RESULTS_PURPOSE
-from manyicl_core.store.pages import Page, fetch_page
+from manyicl_core.store.pages import Page, delete_listed, fetch_created
 from manyicl_core.store.quotas.service import admit_bytes
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import File
@@ -113,11 +113,7 @@ def list_files(
     query = select(File).where(File.project_id == project_id, _is_alive())
     if purpose is not None:
         query = query.where(File.purpose == purpose)
-    cursor = None
-    if after is not None:
-        last = get_file(session, project_id, after, "after")
-        cursor = (last.created_at, last.id)
-    return fetch_page(session, query, (File.created_at, File.id), cursor, limit, ascending)
+    return fetch_created(session, query, File.project_id, project_id, after, limit, "file", ascending)
 
 
 def delete_file(session: Session, store: ArtifactStore, project_id: str, file_id: str) -> None:
@@ -126,8 +122,7 @@ def delete_file(session: Session, store: ArtifactStore, project_id: str, file_id
     Raises:
         NotFound: the project has no such file.
     """
-    session.delete(get_file(session, project_id, file_id))
-    session.flush()
+    delete_listed(session, get_file(session, project_id, file_id), project_id)
     store.delete(content_key(file_id))
 
 
@@ -139,7 +134,7 @@ def remove_expired_files(store: ArtifactStore) -> int:
         ).all()
         for file in expired:
             store.delete(content_key(file.id))
-            session.delete(file)
+            delete_listed(session, file, file.project_id)
     return len(expired)
 
 

@@ -22,7 +22,7 @@ from manyicl_core.store.jobs.options import CreateJob, resolved_hyperparameters
 from manyicl_core.store.jobs.schemas import event_object
 from manyicl_core.store.jobs.start import Start, find_start, hold_start
 from manyicl_core.store.jobs.validation import validation_of
-from manyicl_core.store.pages import Page, fetch_page
+from manyicl_core.store.pages import Page, fetch_created, fetch_page
 from manyicl_core.store.quotas.service import admit_job, admit_training, lock_project
 from manyicl_core.store.tables import Job, JobEvent
 from manyicl_core.store.tasks.datasets import kept_dataset
@@ -145,7 +145,7 @@ def _warn_of_near_leaks(session: Session, job_id: str, leaks: list[NearLeak]) ->
         )
 
 
-def get_job(session: Session, project_id: str, job_id: str, param: str | None = None) -> Job:
+def get_job(session: Session, project_id: str, job_id: str) -> Job:
     """One job of the project.
 
     Raises:
@@ -153,7 +153,7 @@ def get_job(session: Session, project_id: str, job_id: str, param: str | None = 
     """
     job = session.scalar(select(Job).where(Job.id == job_id, Job.project_id == project_id))
     if job is None:
-        raise NotFound("fine-tuning job", job_id, param)
+        raise NotFound("fine-tuning job", job_id)
     return job
 
 
@@ -164,11 +164,7 @@ def list_jobs(
     query = select(Job).where(Job.project_id == project_id)
     if metadata is not None:
         query = query.where(Job.labels.contains(metadata) if metadata else Job.labels == {})
-    cursor = None
-    if after is not None:
-        last = get_job(session, project_id, after, "after")
-        cursor = (last.created_at, last.id)
-    return fetch_page(session, query, (Job.created_at, Job.id), cursor, limit)
+    return fetch_created(session, query, Job.project_id, project_id, after, limit, "fine-tuning job")
 
 
 def list_events(session: Session, project_id: str, job_id: str, after: str | None, limit: int) -> Page[JobEvent]:

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from manyicl_core.errors import InvalidRequest, NotFound
 from manyicl_core.ids import new_id
 from manyicl_core.store.models.service import own_model
-from manyicl_core.store.pages import Page, fetch_page
+from manyicl_core.store.pages import Page, delete_listed, fetch_created
 from manyicl_core.store.tables import ModelPermission, Project
 
 
@@ -51,14 +51,10 @@ def list_permissions(
         NotFound: the project has no such model, or ``after`` is not a permission of it.
     """
     model = own_model(session, project_id, model_id)
-    cursor = None
-    if after is not None:
-        last = _get(session, model.id, after, "after")
-        cursor = (last.created_at, last.id)
     query = select(ModelPermission).where(ModelPermission.model_id == model.id)
     if other is not None:
         query = query.where(ModelPermission.project_id == other)
-    return fetch_page(session, query, (ModelPermission.created_at, ModelPermission.id), cursor, limit, ascending)
+    return fetch_created(session, query, ModelPermission.model_id, model.id, after, limit, "permission", ascending)
 
 
 def delete_permission(session: Session, project_id: str, model_id: str, permission_id: str) -> None:
@@ -68,14 +64,9 @@ def delete_permission(session: Session, project_id: str, model_id: str, permissi
         NotFound: the project has no such model, or the model no such permission.
     """
     model = own_model(session, project_id, model_id)
-    session.delete(_get(session, model.id, permission_id, None))
-    session.flush()
-
-
-def _get(session: Session, model_id: str, permission_id: str, param: str | None) -> ModelPermission:
     permission = session.scalar(
-        select(ModelPermission).where(ModelPermission.id == permission_id, ModelPermission.model_id == model_id)
+        select(ModelPermission).where(ModelPermission.id == permission_id, ModelPermission.model_id == model.id)
     )
     if permission is None:
-        raise NotFound("permission", permission_id, param)
-    return permission
+        raise NotFound("permission", permission_id)
+    delete_listed(session, permission, model.id)

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
 from manyicl_core.errors import Conflict, Forbidden, NotFound
-from manyicl_core.store.pages import Page, fetch_page
+from manyicl_core.store.pages import Page, fetch_created
 from manyicl_core.store.projects.projects import find_project
 from manyicl_core.store.projects.schemas import OPERATOR, ChangeKey, IssuedKey, in_order
 from manyicl_core.store.projects.service import Caller, issue_key
@@ -34,7 +34,7 @@ def create_key(session: Session, caller: Caller, project_id: str, name: str, sco
     return issue_key(session, project.id, name, scopes)
 
 
-def find_key(session: Session, caller: Caller, project_id: str, key_id: str, param: str | None = None) -> ApiKey:
+def find_key(session: Session, caller: Caller, project_id: str, key_id: str) -> ApiKey:
     """One key of a project, also a revoked one.
 
     Raises:
@@ -44,7 +44,7 @@ def find_key(session: Session, caller: Caller, project_id: str, key_id: str, par
     find_project(session, caller, project_id)
     key = session.scalar(select(ApiKey).where(ApiKey.id == key_id, ApiKey.project_id == project_id))
     if key is None:
-        raise NotFound("API key", key_id, param)
+        raise NotFound("API key", key_id)
     return key
 
 
@@ -52,11 +52,7 @@ def list_keys(session: Session, caller: Caller, project_id: str, after: str | No
     """A page of the keys that hold, newest first."""
     find_project(session, caller, project_id)
     query = select(ApiKey).where(ApiKey.project_id == project_id, _holds())
-    cursor = None
-    if after is not None:
-        last = find_key(session, caller, project_id, after, "after")
-        cursor = (last.created_at, last.id)
-    return fetch_page(session, query, (ApiKey.created_at, ApiKey.id), cursor, limit)
+    return fetch_created(session, query, ApiKey.project_id, project_id, after, limit, "API key")
 
 
 def change_key(session: Session, caller: Caller, project_id: str, key_id: str, change: ChangeKey) -> ApiKey:

@@ -7,6 +7,7 @@ from manyicl_core.store.tables.batches import Batch, BatchChunk
 from manyicl_core.store.tables.checkpoints import Checkpoint
 from manyicl_core.store.tables.contexts import Context
 from manyicl_core.store.tables.creations import Creation
+from manyicl_core.store.tables.deleted_rows import DeletedRow
 from manyicl_core.store.tables.evaluations import Evaluation, EvaluationCurve, EvaluationResult, PlainText
 from manyicl_core.store.tables.events import EvaluationEvent, JobEvent
 from manyicl_core.store.tables.files import File
@@ -31,6 +32,7 @@ __all__ = [
     "Checkpoint",
     "Context",
     "Creation",
+    "DeletedRow",
     "Evaluation",
     "EvaluationCurve",
     "EvaluationEvent",

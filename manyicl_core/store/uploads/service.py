@@ -11,7 +11,7 @@ from manyicl_core.ids import new_id
 from manyicl_core.settings import get_settings
 from manyicl_core.store.files.content import StoredContent
 from manyicl_core.store.files.service import checked_name, create_file
-from manyicl_core.store.pages import Page, fetch_page
+from manyicl_core.store.pages import Page, fetch_created
 from manyicl_core.store.quotas.service import admit_bytes
 from manyicl_core.store.tables import File, Upload, UploadPart
 from manyicl_core.store.uploads.parts import StoredPart
@@ -47,7 +47,7 @@ def create_upload(session: Session, project_id: str, request: CreateUpload) -> U
     return upload
 
 
-def get_upload(session: Session, project_id: str, upload_id: str, param: str | None = None) -> Upload:
+def get_upload(session: Session, project_id: str, upload_id: str) -> Upload:
     """One upload of the project.
 
     Raises:
@@ -55,7 +55,7 @@ def get_upload(session: Session, project_id: str, upload_id: str, param: str | N
     """
     upload = session.scalar(select(Upload).where(Upload.id == upload_id, Upload.project_id == project_id))
     if upload is None:
-        raise NotFound("upload", upload_id, param)
+        raise NotFound("upload", upload_id)
     return upload
 
 
@@ -80,12 +80,8 @@ def uploaded_file(session: Session, upload: Upload) -> File | None:
 
 def list_uploads(session: Session, project_id: str, after: str | None, limit: int) -> Page[Upload]:
     """A page of uploads, newest first."""
-    cursor = None
-    if after is not None:
-        last = get_upload(session, project_id, after, "after")
-        cursor = (last.created_at, last.id)
     query = select(Upload).where(Upload.project_id == project_id)
-    return fetch_page(session, query, (Upload.created_at, Upload.id), cursor, limit)
+    return fetch_created(session, query, Upload.project_id, project_id, after, limit, "upload")
 
 
 def list_parts(
@@ -96,14 +92,9 @@ def list_parts(
     Raises:
         NotFound: the project has no such upload, or the upload no such part.
     """
-    query = select(UploadPart).where(UploadPart.upload_id == get_upload(session, project_id, upload_id).id)
-    cursor = None
-    if after is not None:
-        last = session.scalar(query.where(UploadPart.id == after))
-        if last is None:
-            raise NotFound("part", after, "after")
-        cursor = (last.created_at, last.id)
-    return fetch_page(session, query, (UploadPart.created_at, UploadPart.id), cursor, limit, ascending)
+    upload = get_upload(session, project_id, upload_id)
+    query = select(UploadPart).where(UploadPart.upload_id == upload.id)
+    return fetch_created(session, query, UploadPart.upload_id, upload.id, after, limit, "part", ascending)
 
 
 def add_part(session: Session, project_id: str, upload_id: str, part: StoredPart) -> UploadPart:

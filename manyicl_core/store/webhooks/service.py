@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from manyicl_core.errors import InvalidRequest, NotFound
 from manyicl_core.ids import new_id
 from manyicl_core.settings import get_settings
-from manyicl_core.store.pages import Page, fetch_page
+from manyicl_core.store.pages import Page, delete_listed, fetch_created
 from manyicl_core.store.tables import WebhookDelivery, WebhookEndpoint
 from manyicl_core.store.webhooks.outbox import Attempt, event_body, signed_attempt
 from manyicl_core.store.webhooks.schemas import FIRST_SECRET, CreateWebhookEndpoint, UpdateWebhookEndpoint
@@ -42,7 +42,7 @@ def create_endpoint(session: Session, project_id: str, request: CreateWebhookEnd
     return endpoint
 
 
-def get_endpoint(session: Session, project_id: str, endpoint_id: str, param: str | None = None) -> WebhookEndpoint:
+def get_endpoint(session: Session, project_id: str, endpoint_id: str) -> WebhookEndpoint:
     """One endpoint of the project.
 
     Raises:
@@ -51,18 +51,14 @@ def get_endpoint(session: Session, project_id: str, endpoint_id: str, param: str
     query = select(WebhookEndpoint).where(WebhookEndpoint.id == endpoint_id, WebhookEndpoint.project_id == project_id)
     endpoint = session.scalar(query)
     if endpoint is None:
-        raise NotFound("webhook endpoint", endpoint_id, param)
+        raise NotFound("webhook endpoint", endpoint_id)
     return endpoint
 
 
 def list_endpoints(session: Session, project_id: str, after: str | None, limit: int) -> Page[WebhookEndpoint]:
     """A page of endpoints, newest first."""
-    cursor = None
-    if after is not None:
-        last = get_endpoint(session, project_id, after, "after")
-        cursor = (last.created_at, last.id)
     query = select(WebhookEndpoint).where(WebhookEndpoint.project_id == project_id)
-    return fetch_page(session, query, (WebhookEndpoint.created_at, WebhookEndpoint.id), cursor, limit)
+    return fetch_created(session, query, WebhookEndpoint.project_id, project_id, after, limit, "webhook endpoint")
 
 
 def update_endpoint(
@@ -94,8 +90,7 @@ def delete_endpoint(session: Session, project_id: str, endpoint_id: str) -> None
     Raises:
         NotFound: the project has no such endpoint.
     """
-    session.delete(get_endpoint(session, project_id, endpoint_id))
-    session.flush()
+    delete_listed(session, get_endpoint(session, project_id, endpoint_id), project_id)
 
 
 def rotate_secret(session: Session, project_id: str, endpoint_id: str, keep_old: bool) -> WebhookEndpoint:
@@ -135,13 +130,7 @@ def list_deliveries(
     """
     endpoint = get_endpoint(session, project_id, endpoint_id)
     query = select(WebhookDelivery).where(WebhookDelivery.endpoint_id == endpoint.id)
-    cursor = None
-    if after is not None:
-        last = session.scalar(query.where(WebhookDelivery.id == after))
-        if last is None:
-            raise NotFound("delivery", after, "after")
-        cursor = (last.created_at, last.id)
-    return fetch_page(session, query, (WebhookDelivery.created_at, WebhookDelivery.id), cursor, limit)
+    return fetch_created(session, query, WebhookDelivery.endpoint_id, endpoint.id, after, limit, "delivery")
 
 
 def _check_url(url: str) -> None:
