@@ -13,6 +13,7 @@ from tests.contexts import EXAMPLES, create_context
 from tests.jobs import create_job
 from tests.services import BASE_MODEL
 from tests.tuned_model import add_tuned_model
+from worker.context_building import build_context
 
 
 @pytest.fixture
@@ -51,15 +52,21 @@ def test_a_shared_model_answers_in_the_other_project_until_its_permission_is_del
     assert (seen.model_extra or {})["root"] == BASE_MODEL
     assert not {"job", "weights_sha256"} & {name for name, value in (seen.model_extra or {}).items() if value}
     assert chat(friend, model).choices == chat(client, model).choices != chat(client, BASE_MODEL).choices
-    assert create_context(friend, model=model, examples=EXAMPLES)["model"] == model
+    contexts = [create_context(one, model=model, examples=EXAMPLES)["id"] for one in (friend, client)]
+    for context_id in contexts:
+        build_context(context_id)
+    friends, own = (one.models.retrieve(id_) for one, id_ in zip((friend, client), contexts, strict=True))
+    assert [(seen.model_extra or {})["parent"] for seen in (friends, own)] == [model, model]
+    assert [bool((seen.model_extra or {})["weights_sha256"]) for seen in (friends, own)] == [False, True]
+    assert [one.id for one in friend.models.list()] == [BASE_MODEL, model, contexts[0]]
     assert [one.id for one in stranger.models.list()] == [BASE_MODEL]
 
     permissions.delete(permission.id, fine_tuned_model_checkpoint=model)
     assert [one.id for one in friend.models.list()] == [BASE_MODEL]
     for call in (chat, lambda other, name: other.models.retrieve(name)):
-        for other in (friend, stranger):
+        for other, name in ((friend, model), (stranger, model), (friend, contexts[0])):
             with pytest.raises(openai.NotFoundError):
-                call(other, model)
+                call(other, name)
     assert client.models.retrieve(model).id == model
 
 

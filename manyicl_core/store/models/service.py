@@ -50,7 +50,7 @@ def model_object(model: Model, project_id: str) -> ModelObject:
 
 def list_models(session: Session, project_id: str) -> list[ModelObject]:
     """Base models first, then those that the project made or may call, newest first."""
-    models = session.scalars(select(Model).where(_callable(project_id)).order_by(Model.created_at.desc(), Model.id))
+    models = session.scalars(select(Model).where(callable_by(project_id)).order_by(Model.created_at.desc(), Model.id))
     return [
         *map(base_model_object, known_base_models()),
         *(model_object(model, project_id) for model in models),
@@ -125,13 +125,13 @@ def own_model(session: Session, project_id: str, model_id: str) -> Model:
 
 
 def _callable_model(session: Session, project_id: str, model_id: str) -> Model:
-    model = session.scalar(select(Model).where(Model.id == model_id, _callable(project_id)))
+    model = session.scalar(select(Model).where(Model.id == model_id, callable_by(project_id)))
     if model is None:
         raise NotFound("model", model_id, "model")
     return model
 
 
-def _callable(project_id: str) -> ColumnElement[bool]:
-    """Whether a project made a model, or was given permission to call it."""
+def callable_by(project_id: str) -> ColumnElement[bool]:
+    """Whether a project made a model, or was given permission to call it, in a query."""
     permitted = select(ModelPermission.model_id).where(ModelPermission.project_id == project_id)
     return or_(Model.project_id == project_id, Model.id.in_(permitted))
