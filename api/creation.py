@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import Annotated, Protocol, TypeVar
 
 import structlog
 from fastapi import Depends, Header, Request
@@ -18,7 +18,17 @@ from manyicl_core.errors import UserError
 from manyicl_core.store.creations import CreationRequest, earlier_answer, forget_equal, record_answer
 from manyicl_core.store.session import transaction
 
-Answer = TypeVar("Answer", bound=BaseModel)
+
+class Made(Protocol):
+    """The answer to a request that creates: the thing, with its id."""
+
+    id: str
+
+    def model_dump_json(self, *, by_alias: bool) -> str:
+        """Its JSON text."""
+
+
+Answer = TypeVar("Answer", bound=Made)
 
 _log = structlog.get_logger(__name__)
 
@@ -69,7 +79,7 @@ class Once:
                 if self.gone():
                     raise ClientDisconnect
                 answer = create(session)
-                record_answer(session, request, answer.model_dump_json(by_alias=True))
+                record_answer(session, request, answer.model_dump_json(by_alias=True), answer.id)
         except UserError:
             _forget_equal(request)
             raise

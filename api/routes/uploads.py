@@ -1,5 +1,6 @@
 """Uploads: files of many gigabytes in parts, which outlive a broken connection."""
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, UploadFile
@@ -65,6 +66,9 @@ def create_upload_part(
         raise TooLarge(f"data: {data.size} bytes; a part may have {PART_BYTES}", "data")
     with transaction() as session:
         service.pending_upload(session, caller.project_id, upload_id)
+    # A file may have two equal parts: the retry of the second must not get the first one's id. A spare part
+    # does no harm.
+    once = replace(once, retry=False)
     with stored_part(artifacts, upload_id, chunks_of(data.file)) as part:
         return once.create(
             part.md5, lambda session: part_object(service.add_part(session, caller.project_id, upload_id, part))

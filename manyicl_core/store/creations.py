@@ -85,10 +85,12 @@ def earlier_answer(session: Session, request: CreationRequest) -> str | None:
     return session.scalar(query.order_by(Creation.number.desc()).limit(1))
 
 
-def record_answer(session: Session, request: CreationRequest, answer: str) -> None:
-    """Keep the answer of a request that has just been carried out."""
+def record_answer(session: Session, request: CreationRequest, answer: str, made: str) -> None:
+    """Keep the answer of a request that has just been carried out, and has made a thing of the id ``made``."""
     session.add(
-        Creation(project_id=request.project_id, key=request.key, fingerprint=request.fingerprint, answer=answer)
+        Creation(
+            project_id=request.project_id, key=request.key, fingerprint=request.fingerprint, answer=answer, made=made
+        )
     )
     session.flush()
 
@@ -97,6 +99,14 @@ def forget_equal(session: Session, request: CreationRequest) -> None:
     """A new request was refused: its retry must not be taken for one of an older, equal request."""
     if request.key is None and not request.retry:
         session.execute(delete(Creation).where(*_equal_without_key(request)))
+
+
+def forget_made(session: Session, made: str) -> None:
+    """A thing was deleted or cancelled: no retry of an equal request is taken for the one that made it.
+
+    A key still gets its answer: that is what its client asked for.
+    """
+    session.execute(delete(Creation).where(Creation.made == made, Creation.key.is_(None)))
 
 
 def delete_old_creations(session: Session) -> None:

@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from api import creation
 from api.app import create_app
 from api.creation import Once
+from manyicl_core.ids import new_id
 from manyicl_core.store import creations
 from manyicl_core.store.creations import CreationRequest, earlier_answer
 from manyicl_core.store.files.schemas import FileObject
@@ -123,6 +124,31 @@ def test_a_retry_whose_first_try_left_nothing_creates(client: OpenAI, monkeypatc
     assert create_file(client, RETRY | KEY) != made
 
 
+def test_a_retry_is_not_answered_with_what_was_deleted_or_cancelled(client: OpenAI) -> None:
+    training, queries = upload(client, example_lines(0, 6)), upload(client, example_lines(100, 3))
+    batch = upload_requests(client, [request("a")])
+    hook = {"name": "x", "url": "https://example.org/x", "event_types": ["batch.failed"]}
+    sent = {"bytes": 1, "filename": "a", "mime_type": "text/plain", "purpose": "user_data"}
+    cancelled: dict[str, dict[str, Any]] = {
+        "/fine_tuning/jobs": {"model": BASE_MODEL, "training_file": training},
+        "/evaluations": {"models": [BASE_MODEL], "training_file": training, "validation_file": queries},
+        "/batches": {"input_file_id": batch, "endpoint": "/v1/chat/completions", "completion_window": "24h"},
+        "/uploads": sent,
+    }
+    deleted: dict[str, dict[str, Any]] = {"/contexts": PASTED, "/webhook_endpoints": hook}
+    for path, body in (cancelled | deleted).items():
+        made = create(client, path, body, {}).to_dict()["id"]
+        assert create(client, path, body, RETRY).to_dict()["id"] == made
+        if path in cancelled:
+            client.post(f"{path}/{made}/cancel", cast_to=object)
+        else:
+            client.delete(f"{path}/{made}", cast_to=object)
+        assert create(client, path, body, RETRY).to_dict()["id"] != made, path
+    made = create_file(client, {})
+    client.files.delete(made)
+    assert create_file(client, RETRY) != made
+
+
 def test_the_retry_of_a_refused_request_is_not_taken_for_an_older_equal_one(client: OpenAI) -> None:
     body = {
         "input_file_id": upload_requests(client, [request("a")]),
@@ -182,7 +208,7 @@ def test_an_answer_is_its_projects_own() -> None:
         with transaction() as session:
             request_ = CreationRequest(project, "f", "k", False)
             assert earlier_answer(session, request_) is None
-            creations.record_answer(session, request_, project)
+            creations.record_answer(session, request_, project, new_id("file-"))
     for project in projects:
         with transaction() as session:
             assert earlier_answer(session, CreationRequest(project, "f", "k", False)) == project

@@ -17,6 +17,7 @@ from manyicl_core.store.uploads import schemas
 from manyicl_core.store.uploads.parts import remove_parts
 from tests.jobs import example_lines
 
+RETRY = {"x-stainless-retry-count": "1"}
 CONTENT = "\n".join(json.dumps(line) for line in example_lines(0, 50)).encode()
 
 
@@ -74,6 +75,15 @@ def test_a_broken_upload_goes_on_where_it_was_with_parts_in_any_order(client: Op
     with pytest.raises(openai.ConflictError, match="completed"):
         client.uploads.complete(upload.id, part_ids=[first])
     assert len(client.files.list().data) == 1
+
+
+def test_the_retry_of_a_part_adds_one_since_a_file_may_have_equal_parts(client: OpenAI) -> None:
+    upload = begin(client, b"xx")
+    create = client.uploads.parts.create
+    first, second = create(upload.id, data=b"x"), create(upload.id, data=b"x", extra_headers=RETRY)
+    assert first.id != second.id
+    keyed = [create(upload.id, data=b"x", extra_headers={**RETRY, "Idempotency-Key": "mine"}).id for _ in range(2)]
+    assert keyed[0] == keyed[1]
 
 
 def test_a_wrong_line_is_refused_at_the_end_and_corrected_by_another_part(client: OpenAI) -> None:

@@ -11,6 +11,7 @@ from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.batches.lines import MAX_INPUT_BYTES
 from manyicl_core.store.batches.results import delete_work_files, input_key
 from manyicl_core.store.batches.schemas import CreateBatch, batch_status
+from manyicl_core.store.creations import forget_made
 from manyicl_core.store.files.content import content_key
 from manyicl_core.store.files.service import get_file
 from manyicl_core.store.job_states import CANCELLED, FINAL, QUEUED
@@ -91,6 +92,7 @@ def cancel_batch(session: Session, project_id: str, batch_id: str) -> Batch:
     """
     batch = get_batch(session, project_id, batch_id)
     done = request_cancel(session, batch)
+    forget_made(session, batch.id)
     session.refresh(batch)
     if done == "cancelled":
         announce(session, project_id, "batch.cancelled", batch.id)

@@ -17,6 +17,7 @@ from manyicl_core.store.contexts.options import CreateContext
 from manyicl_core.store.contexts.salts import cache_salt
 from manyicl_core.store.contexts.service import ANSWER_ROOM
 from manyicl_core.store.contexts.sources import source_task
+from manyicl_core.store.creations import forget_made
 from manyicl_core.store.job_states import QUEUED
 from manyicl_core.store.leases import request_cancel
 from manyicl_core.store.models.service import ServedModel, served_model
@@ -123,6 +124,7 @@ def expire_context(session: Session, project_id: str, context_id: str) -> None:
     context = get_context(session, project_id, context_id)
     context.expires_at = session.scalar(select(func.now()))
     request_cancel(session, context)
+    forget_made(session, context_id)
 
 
 def expired_contexts() -> list[Context]:

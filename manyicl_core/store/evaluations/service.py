@@ -14,6 +14,7 @@ from manyicl_core.method.dataset import InvalidDataset
 from manyicl_core.method.task_building import check_fits
 from manyicl_core.method.tasks import Task
 from manyicl_core.objects import ArtifactStore
+from manyicl_core.store.creations import forget_made
 from manyicl_core.store.evaluations.options import CreateEvaluation, EvaluationOptions
 from manyicl_core.store.evaluations.plan import EvaluatedWeights, planned_measurements, weights_hashes
 from manyicl_core.store.evaluations.schemas import evaluation_event_object
@@ -232,6 +233,7 @@ def cancel_evaluation(session: Session, project_id: str, evaluation_id: str) -> 
     if evaluation.job_id is not None and evaluation.state not in FINAL:
         raise Conflict(f"The evaluation is part of the job {evaluation.job_id}; cancel the job", None)
     done = request_cancel(session, evaluation)
+    forget_made(session, evaluation.id)
     if done == "cancelled":
         add_evaluation_event(session, evaluation.id, "info", "The evaluation was cancelled before it started")
     elif done == "asked":

@@ -11,6 +11,7 @@ from manyicl_core.errors import InvalidRequest, NotFound
 from manyicl_core.ids import new_id
 from manyicl_core.jsonl import chunks_of
 from manyicl_core.objects import ArtifactStore
+from manyicl_core.store.creations import forget_made
 from manyicl_core.store.files.content import Measured, StoredContent, content_key
 from manyicl_core.store.files.schemas import MAX_NAME_CHARACTERS, RESULTS_PURPOSE
 from manyicl_core.store.pages import Page, delete_listed, fetch_created
@@ -123,6 +124,7 @@ def delete_file(session: Session, store: ArtifactStore, project_id: str, file_id
         NotFound: the project has no such file.
     """
     delete_listed(session, get_file(session, project_id, file_id), project_id)
+    forget_made(session, file_id)
     store.delete(content_key(file_id))
 
 

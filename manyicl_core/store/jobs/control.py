@@ -3,6 +3,7 @@
 from sqlalchemy.orm import Session
 
 from manyicl_core.errors import Conflict
+from manyicl_core.store.creations import forget_made
 from manyicl_core.store.evaluations.recorder import end_with_job
 from manyicl_core.store.events import add_event
 from manyicl_core.store.job_states import CANCELLED, FINAL, PAUSED
@@ -25,6 +26,7 @@ def cancel_job(session: Session, project_id: str, job_id: str) -> tuple[Job, Lef
     job = get_job(session, project_id, job_id)
     left = LeftBehind()
     done = request_cancel(session, job)
+    forget_made(session, job.id)
     if done == "cancelled":
         # A paused job may have been trained and measured in part.
         end_with_job(session, job.id, CANCELLED, None, None)

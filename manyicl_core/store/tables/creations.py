@@ -13,12 +13,14 @@ class Creation(Base):
         key: the request's ``Idempotency-Key``, unique in the project, or None.
         fingerprint: SHA-256 over route and content.
         answer: the response's body, a JSON text.
+        made: the id of what was made.
     """
 
     __tablename__ = "creations"
     __table_args__ = (
         Index("uq_creations_project_id_key", "project_id", "key", unique=True),
         Index(None, "project_id", "fingerprint", "number"),
+        Index(None, "made"),
         Index(None, "created_at"),
     )
 
@@ -27,4 +29,5 @@ class Creation(Base):
     key: Mapped[str | None]
     fingerprint: Mapped[str]
     answer: Mapped[str]
+    made: Mapped[str | None]
     created_at: Mapped[CreatedAt]

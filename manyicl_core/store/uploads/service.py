@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from manyicl_core.errors import Conflict, InvalidRequest, NotFound
 from manyicl_core.ids import new_id
 from manyicl_core.settings import get_settings
+from manyicl_core.store.creations import forget_made
 from manyicl_core.store.files.content import StoredContent
 from manyicl_core.store.files.service import checked_name, create_file
 from manyicl_core.store.pages import Page, fetch_created
@@ -173,4 +174,5 @@ def cancel_upload(session: Session, project_id: str, upload_id: str) -> Upload:
     """
     upload = pending_upload(session, project_id, upload_id)
     upload.state = "cancelled"
+    forget_made(session, upload.id)
     return upload

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from manyicl_core.errors import InvalidRequest, NotFound
 from manyicl_core.ids import new_id
 from manyicl_core.settings import get_settings
+from manyicl_core.store.creations import forget_made
 from manyicl_core.store.pages import Page, delete_listed, fetch_created
 from manyicl_core.store.tables import WebhookDelivery, WebhookEndpoint
 from manyicl_core.store.webhooks.outbox import Attempt, event_body, signed_attempt
@@ -91,6 +92,7 @@ def delete_endpoint(session: Session, project_id: str, endpoint_id: str) -> None
         NotFound: the project has no such endpoint.
     """
     delete_listed(session, get_endpoint(session, project_id, endpoint_id), project_id)
+    forget_made(session, endpoint_id)
 
 
 def rotate_secret(session: Session, project_id: str, endpoint_id: str, keep_old: bool) -> WebhookEndpoint:
