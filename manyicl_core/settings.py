@@ -38,7 +38,9 @@ class Settings(BaseSettings):
     max_file_bytes: int = Field(
         default=512 * 1024 * 1024, description="largest file in one request, and largest that a job reads, inflated"
     )
-    max_upload_bytes: int = Field(default=8 << 30, description="largest file in parts")
+    max_upload_bytes: int = Field(
+        default=8 << 30, description="largest file in parts; of one for fine-tuning or a batch, no more than these read"
+    )
 
     lease_seconds: float = Field(default=60.0, description="a job whose worker is silent so long is free again")
     dispatch_seconds: float = Field(default=5.0, description="pause between two looks for waiting jobs")

@@ -15,7 +15,7 @@ from manyicl_core.errors import InvalidRequest, TooLarge
 from manyicl_core.jsonl import chunks_of
 from manyicl_core.settings import get_settings
 from manyicl_core.store.files import service
-from manyicl_core.store.files.content import check_content, content_key, stored_content
+from manyicl_core.store.files.content import check_content, content_key, stored_content, usable_bytes
 from manyicl_core.store.files.schemas import (
     MAX_SECONDS,
     MIN_SECONDS,
@@ -43,11 +43,13 @@ def create_file(
     """Upload a file; one for fine-tuning, JSONL or gzip of it, is checked line by line."""
     if (anchor is None) != (seconds is None):
         raise InvalidRequest("expires_after: give both anchor and seconds, or neither", "expires_after")
-    largest = get_settings().max_file_bytes
-    if (file.size or 0) > largest:
-        raise TooLarge(f"file: {file.size} bytes; a file may have {largest}: send a larger one as an upload", "file")
+    size, usable, largest = file.size or 0, usable_bytes(purpose), get_settings().max_file_bytes
+    if size > usable:
+        raise TooLarge(f"file: {size} bytes; one with the purpose {purpose!r} may have {usable}: split it", "file")
+    if size > largest:
+        raise TooLarge(f"file: {size} bytes; a file may have {largest}: send a larger one as an upload", "file")
     filename = service.checked_name(file.filename or "file")
-    check_content(purpose, filename, chunks_of(file.file), largest)
+    check_content(purpose, filename, chunks_of(file.file))
     file.file.seek(0)
     with stored_content(artifacts, chunks_of(file.file)) as content:
 

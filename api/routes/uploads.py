@@ -10,7 +10,6 @@ from api.dependencies import ArtifactsDep, ReaderDep, WriterDep
 from api.routes.lists import ListObject, list_object
 from manyicl_core.errors import Conflict, TooLarge
 from manyicl_core.jsonl import chunks_of
-from manyicl_core.settings import get_settings
 from manyicl_core.store.files.content import check_content, stored_content
 from manyicl_core.store.projects.service import Caller
 from manyicl_core.store.session import transaction
@@ -99,7 +98,7 @@ def complete_upload(caller: WriterDep, artifacts: ArtifactsDep, upload_id: str, 
         service.check_parts(session, upload, body.part_ids)
     # Outside of any transaction: gigabytes take minutes.
     parts = composed(artifacts, upload_id, body.part_ids)
-    check_content(upload.purpose, upload.filename, parts, get_settings().max_upload_bytes)
+    check_content(upload.purpose, upload.filename, parts)
     chunks = with_md5(composed(artifacts, upload_id, body.part_ids), body.md5)
     try:
         with stored_content(artifacts, chunks) as content, transaction() as session:

@@ -2,6 +2,7 @@ import hashlib
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -11,6 +12,7 @@ from sqlalchemy import func, update
 
 from manyicl_core.objects import open_store
 from manyicl_core.settings import get_settings, required
+from manyicl_core.store.files import content
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Upload as UploadRow
 from manyicl_core.store.uploads import schemas
@@ -113,14 +115,23 @@ def test_a_cancelled_or_expired_upload_takes_nothing_and_keeps_nothing(client: O
 
 
 def test_limits_are_told_before_work_begins(client: OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(openai.BadRequestError, match="an upload may have"):
-        client.uploads.create(bytes=9 << 30, filename="a", mime_type="text/plain", purpose="fine-tune")
+    largest: dict[Any, int] = {"fine-tune": 512 << 20, "batch": 200 << 20, "user_data": 8 << 30}
+    for purpose, bytes_ in largest.items():
+        upload = client.uploads.create(bytes=bytes_, filename="a", mime_type="text/plain", purpose=purpose)
+        client.uploads.cancel(upload.id)
+        with pytest.raises(openai.BadRequestError, match=f"'{purpose}' may have {bytes_}: split") as refused:
+            client.uploads.create(bytes=bytes_ + 1, filename="a", mime_type="text/plain", purpose=purpose)
+        assert refused.value.param == "bytes"
+    with monkeypatch.context() as small:
+        small.setattr(content, "MAX_BATCH_BYTES", 1)
+        with pytest.raises(openai.APIStatusError, match="'batch' may have 1: split"):
+            client.files.create(file=b"{}", purpose="batch")
     with pytest.raises(openai.BadRequestError, match="control characters"):
         client.uploads.create(bytes=1, filename="a\n", mime_type="text/plain", purpose="fine-tune")
     upload = begin(client)
-    with pytest.raises(openai.APIStatusError) as refused:
+    with pytest.raises(openai.APIStatusError) as too_large:
         send(client, upload, b"x" * (schemas.PART_BYTES + (1 << 17)))
-    assert refused.value.status_code == 413
+    assert too_large.value.status_code == 413
     with pytest.raises(openai.BadRequestError, match="start an upload with as many bytes"):
         send(client, upload, b"x" * (2 * len(CONTENT) + 1))
     assert kept_parts(upload) == []

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from manyicl_core.errors import UserError
 from manyicl_core.jsonl import UnreadableFile, chunks_of, jsonl_lines
 from manyicl_core.store.batches.schemas import LineProblem
+from manyicl_core.store.files.content import MAX_BATCH_BYTES
 from manyicl_core.strict_json import parse_json
 
-MAX_INPUT_BYTES = 200 * 1024 * 1024
 MAX_REQUESTS = 50_000
 MAX_LINE_BYTES = 4_000_000
 _REPORTED = 100
@@ -149,7 +149,7 @@ def body_error(error: ValidationError) -> UserError:
 def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """The lines that are not blank, each with its number from 1; a line that is too long is cut."""
     with path.open("rb") as file:
-        lines = jsonl_lines(chunks_of(file), MAX_INPUT_BYTES, MAX_LINE_BYTES)
+        lines = jsonl_lines(chunks_of(file), MAX_BATCH_BYTES, MAX_LINE_BYTES)
         for number, line in enumerate(lines, start=1):
             text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if text.strip():

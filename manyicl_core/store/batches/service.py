@@ -8,11 +8,10 @@ from sqlalchemy.orm import Session
 from manyicl_core.errors import Conflict, InvalidRequest, NotFound
 from manyicl_core.ids import new_id
 from manyicl_core.objects import ArtifactStore
-from manyicl_core.store.batches.lines import MAX_INPUT_BYTES
 from manyicl_core.store.batches.results import delete_work_files, input_key
 from manyicl_core.store.batches.schemas import CreateBatch, batch_status
 from manyicl_core.store.creations import forget_made
-from manyicl_core.store.files.content import content_key
+from manyicl_core.store.files.content import MAX_BATCH_BYTES, content_key
 from manyicl_core.store.files.service import get_file
 from manyicl_core.store.job_states import CANCELLED, FINAL, QUEUED
 from manyicl_core.store.leases import request_cancel
@@ -38,9 +37,9 @@ def create_batch(session: Session, store: ArtifactStore, project_id: str, reques
             f"input_file_id: {file.id} was uploaded with the purpose {file.purpose!r}; upload it with 'batch'",
             "input_file_id",
         )
-    if file.bytes > MAX_INPUT_BYTES:
+    if file.bytes > MAX_BATCH_BYTES:
         raise InvalidRequest(
-            f"input_file_id: the file has {file.bytes} bytes and a batch may have {MAX_INPUT_BYTES}; "
+            f"input_file_id: the file has {file.bytes} bytes and a batch may have {MAX_BATCH_BYTES}; "
             "split it into several batches",
             "input_file_id",
         )

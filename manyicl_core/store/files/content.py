@@ -10,6 +10,10 @@ from manyicl_core.ids import new_id
 from manyicl_core.jsonl import UnreadableFile, jsonl_lines
 from manyicl_core.method.dataset import MAX_LINE_BYTES, InvalidDataset, read_rows
 from manyicl_core.objects import ArtifactStore
+from manyicl_core.settings import get_settings
+
+MAX_BATCH_BYTES = 200 * 1024 * 1024
+"""Of a batch's input, inflated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +64,21 @@ def stored_content(store: ArtifactStore, chunks: Iterable[bytes]) -> Iterator[St
         raise
 
 
-def check_content(purpose: str, filename: str, chunks: Iterable[bytes], max_bytes: int) -> None:
-    """Refuse a training file with a wrong line, and a training or batch file whose gzip is no good.
+def usable_bytes(purpose: str) -> int:
+    """The most that what a file is for reads of it, inflated; nothing reads those of other purposes."""
+    settings = get_settings()
+    return {"fine-tune": settings.max_file_bytes, "batch": MAX_BATCH_BYTES}.get(purpose, settings.max_upload_bytes)
+
+
+def check_content(purpose: str, filename: str, chunks: Iterable[bytes]) -> None:
+    """Refuse a training file with a wrong line, and a training or batch file that is too large or bad gzip.
 
     The requests in a batch's file are checked when the batch is created: other limits hold there.
 
     Raises:
         InvalidRequest: with the line.
     """
-    lines = jsonl_lines(chunks, max_bytes, MAX_LINE_BYTES)
+    lines = jsonl_lines(chunks, usable_bytes(purpose), MAX_LINE_BYTES)
     number = 0
     try:
         if purpose == "fine-tune":

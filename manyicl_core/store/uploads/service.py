@@ -10,7 +10,7 @@ from manyicl_core.errors import Conflict, InvalidRequest, NotFound
 from manyicl_core.ids import new_id
 from manyicl_core.settings import get_settings
 from manyicl_core.store.creations import forget_made
-from manyicl_core.store.files.content import StoredContent
+from manyicl_core.store.files.content import StoredContent, usable_bytes
 from manyicl_core.store.files.service import checked_name, create_file
 from manyicl_core.store.pages import Page, fetch_created
 from manyicl_core.store.quotas.service import admit_bytes
@@ -28,9 +28,12 @@ def create_upload(session: Session, project_id: str, request: CreateUpload) -> U
         InvalidRequest: it would be too large, or its name is no good.
         QuotaExceeded: the project may not keep so much.
     """
-    largest = get_settings().max_upload_bytes
+    largest = min(usable_bytes(request.purpose), get_settings().max_upload_bytes)
     if request.bytes > largest:
-        raise InvalidRequest(f"bytes: {request.bytes}; an upload may have {largest}", "bytes")
+        raise InvalidRequest(
+            f"bytes: {request.bytes}; an upload for the purpose {request.purpose!r} may have {largest}: split it",
+            "bytes",
+        )
     upload = Upload(
         id=new_id("upload_"),
         project_id=project_id,
