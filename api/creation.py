@@ -55,6 +55,11 @@ class Once:
     retry: bool
     gone: Callable[[], bool]
 
+    @property
+    def is_new(self) -> bool:
+        """Whether no earlier request can have made this already, as far as the client says."""
+        return self.key is None and not self.retry
+
     def create(self, content: BaseModel | str, create: Callable[[Session], Answer]) -> Answer:
         """What ``create`` makes in a transaction, which also keeps the answer for a repeated request.
 

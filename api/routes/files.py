@@ -24,7 +24,8 @@ from manyicl_core.store.files.schemas import (
     UploadPurpose,
     file_object,
 )
-from manyicl_core.store.session import transaction
+from manyicl_core.store.quotas.service import check_bytes
+from manyicl_core.store.session import reading, transaction
 
 router = APIRouter(prefix="/files", tags=["files"])
 
@@ -49,6 +50,9 @@ def create_file(
     if size > largest:
         raise TooLarge(f"file: {size} bytes; a file may have {largest}: send a larger one as an upload", "file")
     filename = service.checked_name(file.filename or "file")
+    if once.is_new:
+        with reading() as session:
+            check_bytes(session, caller.project_id, size)
     check_content(purpose, filename, chunks_of(file.file))
     file.file.seek(0)
     with stored_content(artifacts, chunks_of(file.file)) as content:

@@ -98,6 +98,29 @@ def test_an_upload_reserves_the_bytes_that_it_announces(client: OpenAI, api_key:
     assert quotas(client)["stored_bytes"]["used"] == len(LINE)
 
 
+def test_a_file_beyond_the_quota_is_refused_before_its_lines_are_read(client: OpenAI, api_key: str) -> None:
+    key = {"Idempotency-Key": "mine"}
+    made = client.files.create(file=("a.jsonl", LINE), purpose="fine-tune", extra_headers=key)
+    give_quota(api_key, "stored_bytes", len(LINE))
+    with refused(openai.PermissionDeniedError, "stored_bytes"):
+        client.files.create(file=("a.jsonl", b"{oops"), purpose="fine-tune")
+    again = client.files.create(file=("a.jsonl", LINE), purpose="fine-tune", extra_headers=key)
+    assert again == made, "a repeat gets its answer whatever is left"
+
+
+def test_parts_count_where_they_are_more_than_their_upload_announced(client: OpenAI, api_key: str) -> None:
+    give_quota(api_key, "stored_bytes", 15)
+    upload_id = client.uploads.create(bytes=10, filename="a", mime_type="text/plain", purpose="user_data").id
+    for sent, used in ((6, 10), (6, 12)):
+        client.uploads.parts.create(upload_id, data=b"x" * sent)
+        assert quotas(client)["stored_bytes"]["used"] == used
+    with refused(openai.PermissionDeniedError, "stored_bytes"):
+        client.uploads.parts.create(upload_id, data=b"x" * 4)
+    client.uploads.parts.create(upload_id, data=b"x" * 3)
+    client.uploads.cancel(upload_id)
+    assert quotas(client)["stored_bytes"]["used"] == 0
+
+
 def test_jobs_and_evaluations_wait_up_to_a_quota_and_refused_ones_leave_nothing(client: OpenAI, api_key: str) -> None:
     waiting = create_job(client, evaluate=False)
     give_quota(api_key, "queued_jobs", 1)

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from manyicl_core.errors import UserError
 from manyicl_core.settings import get_settings
 from manyicl_core.store.job_states import PAUSED, QUEUED, RUNNING, VALIDATING_FILES
-from manyicl_core.store.tables import Evaluation, File, Job, Leased, Project, Quota, Upload
+from manyicl_core.store.tables import Evaluation, File, Job, Leased, Project, Quota, Upload, UploadPart
 from manyicl_core.store.tables.uploads import PENDING
 from manyicl_core.store.usage.service import seconds_to_midnight, trained_today
 
@@ -78,6 +78,15 @@ def admit_bytes(session: Session, project_id: str, more: int) -> None:
         QuotaExceeded: they do not fit.
     """
     _lock(session, project_id)
+    check_bytes(session, project_id, more)
+
+
+def check_bytes(session: Session, project_id: str, more: int) -> None:
+    """As ``admit_bytes``, without a lock: before the work on bytes that are refused in the end.
+
+    Raises:
+        QuotaExceeded: they do not fit as of now.
+    """
     limit, kept = session.execute(
         select(limit_of("stored_bytes", literal(project_id)), _stored_bytes(project_id))
     ).one()
@@ -122,7 +131,7 @@ def admit_training(session: Session, project_id: str, token_budget: int | None) 
 
 
 def stored_bytes(session: Session, project_id: str) -> int:
-    """The bytes of a project's files, and of those that its pending uploads are to become."""
+    """The bytes of a project's files, and of its pending uploads: announced, or sent where those are more."""
     return session.execute(select(_stored_bytes(project_id))).scalar_one()
 
 
@@ -177,7 +186,9 @@ def _lock(session: Session, project_id: str) -> None:
 def _stored_bytes(project_id: str) -> ColumnElement[int]:
     files = select(func.sum(File.bytes)).where(File.project_id == project_id)
     pending = Upload.state == PENDING, Upload.expires_at > func.now()
-    uploads = select(func.sum(Upload.bytes)).where(Upload.project_id == project_id, *pending)
+    sent = select(func.sum(UploadPart.bytes)).where(UploadPart.upload_id == Upload.id).scalar_subquery()
+    # PostgreSQL's greatest() leaves NULL out.
+    uploads = select(func.sum(func.greatest(Upload.bytes, sent))).where(Upload.project_id == project_id, *pending)
     total = func.coalesce(files.scalar_subquery(), 0) + func.coalesce(uploads.scalar_subquery(), 0)
     return cast(total, BigInteger)
 

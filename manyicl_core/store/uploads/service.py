@@ -105,12 +105,13 @@ def add_part(session: Session, project_id: str, upload_id: str, part: StoredPart
     """Keep a part whose content is stored.
 
     There may be up to twice the announced bytes, so that a wrong part can be sent again: completing
-    says which parts count.
+    says which parts count. What is more than announced must fit into the project's quota.
 
     Raises:
         NotFound: the project has no such upload.
         Conflict: it is over.
         InvalidRequest: the parts are too many, or too large.
+        QuotaExceeded: the project may not keep so much.
     """
     upload = pending_upload(session, project_id, upload_id)
     query = select(func.count(), func.coalesce(func.sum(UploadPart.bytes), 0)).where(UploadPart.upload_id == upload.id)
@@ -123,6 +124,9 @@ def add_part(session: Session, project_id: str, upload_id: str, part: StoredPart
         )
     if count >= MAX_PARTS:
         raise InvalidRequest(f"data: an upload has at most {MAX_PARTS} parts; send larger ones", "data")
+    beyond = there + part.bytes - max(upload.bytes, there)
+    if beyond > 0:
+        admit_bytes(session, project_id, beyond)
     row = UploadPart(id=part.part_id, upload_id=upload.id, bytes=part.bytes, md5=part.md5)
     session.add(row)
     session.flush()
