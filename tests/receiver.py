@@ -9,11 +9,16 @@ Received = tuple[dict[str, str], bytes]
 
 
 class Receiver:
-    """Keeps what arrives in ``received``; ``statuses`` are its next answers, 200 when there are none left."""
+    """Keeps what arrives in ``received``; ``statuses`` are its next answers, 200 when there are none left.
+
+    It answers as long as ``answers`` is set, and otherwise when it is.
+    """
 
     def __init__(self) -> None:
         self.received: list[Received] = []
         self.statuses: list[int] = []
+        self.answers = threading.Event()
+        self.answers.set()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
 
     @property
@@ -39,6 +44,7 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             receiver.received.append(({name.lower(): value for name, value in self.headers.items()}, body))
+            receiver.answers.wait()
             self.send_response(receiver.statuses.pop(0) if receiver.statuses else 200)
             self.send_header("location", receiver.url)
             # More than is ever sent: whoever reads the body waits.

@@ -1,5 +1,7 @@
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import openai
@@ -8,6 +10,7 @@ from openai import OpenAI
 from openai.types.webhooks import BatchCancelledWebhookEvent, FineTuningJobFailedWebhookEvent
 from sqlalchemy import func, update
 
+from manyicl_core import webhook_post
 from manyicl_core.store.jobs import recorder
 from manyicl_core.store.leases import claim_work
 from manyicl_core.store.session import transaction
@@ -16,6 +19,7 @@ from manyicl_core.store.webhooks.outbox import BACK_OFF, claim_due
 from tests.batches import create_batch, request
 from tests.jobs import create_job
 from tests.receiver import Receiver, receiving
+from tests.services import wait_for
 from worker.webhooks import deliver_due
 
 JOB_EVENTS: list[Any] = ["fine_tuning.job.succeeded", "fine_tuning.job.failed", "fine_tuning.job.cancelled"]
@@ -80,7 +84,7 @@ def test_what_a_dead_sender_had_taken_is_sent_by_another(client: OpenAI, receive
     endpoint = client.webhooks.create(name="ci", url=receiver.url, event_types=JOB_EVENTS)
     client.fine_tuning.jobs.cancel(create_job(client, evaluate=False).id)
     with transaction() as session:
-        taken = [attempt.url for attempt in claim_due(session)]
+        taken = [attempt.url for attempt in claim_due(session, (), 100)]
     assert receiver.url in taken
     deliver_due()
     assert receiver.received == [], "it was not due while the first sender might still have been at it"
@@ -88,6 +92,40 @@ def test_what_a_dead_sender_had_taken_is_sent_by_another(client: OpenAI, receive
     deliver_due()
     [(_, body)] = receiver.received
     assert json.loads(body)["type"] == "fine_tuning.job.cancelled"
+
+
+def test_a_receiver_that_does_not_answer_keeps_no_other_waiting(
+    client: OpenAI, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit in ("_STEP_SECONDS", "TOTAL_SECONDS"):
+        monkeypatch.setattr(webhook_post, limit, 60.0)
+    with receiving() as hanging, ThreadPoolExecutor(1) as thread:
+        hanging.answers.clear()
+        for url in (hanging.url, receiver.url):
+            endpoint = client.webhooks.create(name="ci", url=url, event_types=JOB_EVENTS)
+        for _ in range(2):
+            client.fine_tuning.jobs.cancel(create_job(client, evaluate=False).id)
+        sending = thread.submit(deliver_due)
+        wait_for(lambda: hanging.received, "the first event")
+        # One more while they are at it.
+        client.fine_tuning.jobs.cancel(create_job(client, evaluate=False).id)
+        wait_for(lambda: [entry["status"] for entry in log(client, endpoint.id)] == ["delivered"] * 3, "them", 10)
+        assert len(hanging.received) == 1
+        hanging.answers.set()
+        sending.result()
+        assert len(hanging.received) == 3
+
+
+def test_what_is_due_longest_is_taken_first(client: OpenAI, receiver: Receiver) -> None:
+    made = [client.webhooks.create(name="ci", url=receiver.url, event_types=JOB_EVENTS) for _ in range(2)]
+    endpoints = sorted(endpoint.id for endpoint in made)
+    client.fine_tuning.jobs.cancel(create_job(client, evaluate=False).id)
+    with transaction() as session:
+        for days, endpoint_id in enumerate(endpoints, start=1):
+            its = WebhookDelivery.endpoint_id == endpoint_id
+            session.execute(update(WebhookDelivery).where(its).values(next_attempt_at=func.now() - timedelta(days)))
+        taken = [claim_due(session, (), 1)[0].endpoint_id for _ in endpoints]
+    assert taken == endpoints[::-1]
 
 
 def test_the_end_of_a_batch_arrives(client: OpenAI, receiver: Receiver) -> None:

@@ -6,6 +6,7 @@ every time.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -24,7 +25,6 @@ BACK_OFF = tuple(timedelta(seconds=seconds) for seconds in (5, 30, 300, 1800, 72
 """Pauses before the second and each later attempt: 32 hours in all, then the event is given up."""
 
 _KEPT = timedelta(days=30)
-_AT_ONCE = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class Attempt:
     """What is to be sent now."""
 
     delivery_id: str
+    endpoint_id: str
     url: str
     headers: dict[str, str]
     body: str
@@ -79,16 +80,22 @@ def event_body(event_id: str, now: datetime, event_type: str, subject_id: str) -
     return json.dumps(event)
 
 
-def claim_due(session: Session) -> list[Attempt]:
-    """Take what is due, the oldest of each endpoint, so that one with a long queue keeps nobody waiting."""
+def claim_due(session: Session, under_way: Iterable[str], limit: int) -> list[Attempt]:
+    """Take what is due, the oldest of each endpoint, so that one with a long queue keeps nobody waiting.
+
+    Args:
+        under_way: the ids of endpoints that are left out.
+        limit: so many at most, those first that are due longest.
+    """
     due = WebhookDelivery.next_attempt_at <= func.now()
-    oldest = (
-        select(WebhookDelivery.id)
-        .where(due)
+    of_each = (
+        select(WebhookDelivery.id, WebhookDelivery.next_attempt_at)
+        .where(due, WebhookDelivery.endpoint_id.not_in(list(under_way)))
         .ext(distinct_on(WebhookDelivery.endpoint_id))
         .order_by(WebhookDelivery.endpoint_id, WebhookDelivery.next_attempt_at, WebhookDelivery.created_at)
-        .limit(_AT_ONCE)
+        .subquery()
     )
+    oldest = select(of_each.c.id).order_by(of_each.c.next_attempt_at).limit(limit)
     claimed = session.scalars(
         update(WebhookDelivery)
         # Again whether it is due: another sender may have taken it since.
@@ -112,7 +119,9 @@ def signed_attempt(endpoint: WebhookEndpoint, delivery_id: str, event_id: str, b
     if endpoint.old_secret_until is not None and endpoint.old_secret_until > now:
         versions.append(endpoint.secret_version - 1)
     secrets = [signing_secret(endpoint.id, version) for version in versions]
-    return Attempt(delivery_id, endpoint.url, signed_headers(event_id, int(now.timestamp()), body, secrets), body)
+    return Attempt(
+        delivery_id, endpoint.id, endpoint.url, signed_headers(event_id, int(now.timestamp()), body, secrets), body
+    )
 
 
 def record_attempt(session: Session, delivery_id: str, status: int | None, error: str | None) -> None:
