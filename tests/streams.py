@@ -9,7 +9,7 @@ import httpx2
 
 def follow(url: str, key: str, after: str | None = None) -> Iterator[tuple[str, str | None, dict[str, Any]]]:
     """Server-sent events as (event, id, data), until the server ends them."""
-    headers = {"authorization": f"Bearer {key}"} | ({"last-event-id": after} if after else {})
+    headers = {"authorization": f"Bearer {key}"} | ({} if after is None else {"last-event-id": after})
     with httpx2.stream("GET", url, headers=headers, timeout=600) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         fields: dict[str, str] = {}

@@ -90,8 +90,9 @@ def list_evaluation_events(
             page = service.list_evaluation_events(session, caller.project_id, evaluation_id, after, limit)
             return list_object([evaluation_event_object(event) for event in page.rows], page.has_more)
         evaluation = service.get_evaluation(session, caller.project_id, evaluation_id)
-        known = after or last_event_id
-        number = 0 if known is None else service.evaluation_event_number(session, evaluation.id, known)
+        # A browser that comes back says both, of which ``after`` is where it once began.
+        known = last_event_id or after
+        number = service.evaluation_event_number(session, evaluation.id, known) if known else 0
     return event_stream(feed, evaluation.id, number)
 
 

@@ -164,8 +164,9 @@ def list_events(
             page = service.list_events(session, caller.project_id, job_id, after, limit)
             return list_object([event_object(event) for event in page.rows], page.has_more)
         job = service.get_job(session, caller.project_id, job_id)
-        known = after or last_event_id
-        number = 0 if known is None else service.event_number(session, job.id, known)
+        # A browser that comes back says both, of which ``after`` is where it once began.
+        known = last_event_id or after
+        number = service.event_number(session, job.id, known) if known else 0
     return event_stream(feed, job.id, number)
 
 

@@ -24,6 +24,9 @@ def test_a_jobs_stream_tells_its_story_as_it_happens_and_goes_on_where_a_client_
     listed = [event.id for event in client.fine_tuning.jobs.list_events(job.id)]
     assert [event_id for _, event_id, _ in followed[:-1]] == listed[::-1]
     assert list(follow(url, api_key, followed[1][1])) == followed[2:]
+    begun = f"{url}&after={followed[0][1]}"
+    assert list(follow(begun, api_key, followed[1][1])) == followed[2:], "Last-Event-ID wins"
+    assert list(follow(begun, api_key, "")) == followed[1:], "an empty one is none"
 
 
 def test_a_stream_of_nothing_is_refused(client: OpenAI, installation: str, api_key: str) -> None:
