@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi.sse import EventSourceResponse, format_sse_event
 
-from api.event_feed import EventFeed
+from api.event_feed import Chunk, EventFeed, Reader
 
 _EVENT = {"type": "object", "properties": {name: {"type": "string"} for name in ("data", "event", "id")}}
 
@@ -32,7 +32,12 @@ def event_stream(feed: EventFeed, subject_id: str, after: int) -> EventSourceRes
 
 
 async def _messages(feed: EventFeed, subject_id: str, after: int) -> AsyncIterator[bytes]:
-    with feed.following(subject_id, after) as reader:
+    reader = Reader(after)
+    async for chunk in feed.missed(subject_id, reader):
+        yield _sent(chunk)
+        if chunk.over:
+            return
+    with feed.following(subject_id, reader):
         # Who does not read any more is let go of, and may come back.
         while not reader.cut:
             try:
@@ -41,8 +46,10 @@ async def _messages(feed: EventFeed, subject_id: str, after: int) -> AsyncIterat
             except TimeoutError:
                 yield format_sse_event(comment="still here")
                 continue
-            if chunk.messages:
-                yield chunk.messages
+            yield _sent(chunk)
             if chunk.over:
-                yield format_sse_event(data_str="{}", event="done")
                 return
+
+
+def _sent(chunk: Chunk) -> bytes:
+    return chunk.messages + format_sse_event(data_str="{}", event="done") if chunk.over else chunk.messages

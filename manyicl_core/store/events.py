@@ -29,10 +29,17 @@ class NewEvent:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What is new in one story: events, oldest first, and whether with them all is told for good."""
+    """What is new in one story.
+
+    Attributes:
+        events: oldest first.
+        over: with them all is told for good.
+        more: there may be more already than were looked for at once.
+    """
 
     events: list[NewEvent]
     over: bool
+    more: bool
 
 
 def add_event(
@@ -89,6 +96,9 @@ def find_news(
     found: dict[str, list[NewEvent]] = defaultdict(list)
     for row in session.scalars(query):
         found[getattr(row, story.key)].append(NewEvent(row.number, row.id, show(row)))
-    return {
-        id_: News(found[id_], id_ in over and len(found[id_]) < _AT_ONCE) for id_ in told if id_ in found or id_ in over
-    }
+    return {id_: _news(found[id_], id_ in over) for id_ in told if id_ in found or id_ in over}
+
+
+def _news(events: list[NewEvent], over: bool) -> News:
+    more = len(events) == _AT_ONCE
+    return News(events, over and not more, more)
