@@ -1,45 +1,18 @@
 """OpenAI's list bodies."""
 
 from collections.abc import Sequence
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel
 
-from manyicl_core.store.batches.schemas import BatchObject
-from manyicl_core.store.contexts.context_object import ContextObject
-from manyicl_core.store.evaluations.schemas import EvaluationEventObject, EvaluationObject
-from manyicl_core.store.files.schemas import FileObject
-from manyicl_core.store.jobs.artifacts import ArtifactObject
-from manyicl_core.store.jobs.metrics import MetricsObject
-from manyicl_core.store.jobs.schemas import CheckpointObject, EventObject, JobObject
-from manyicl_core.store.models.schemas import ModelObject, PermissionObject
-from manyicl_core.store.projects.audit import AuditLogObject
-from manyicl_core.store.projects.schemas import KeyObject, ProjectObject
-from manyicl_core.store.uploads.schemas import PartObject, UploadObject
-from manyicl_core.store.webhooks.schemas import DeliveryObject, WebhookEndpointObject
+Item = TypeVar("Item")
 
-Item = TypeVar(
-    "Item",
-    FileObject,
-    JobObject,
-    EventObject,
-    CheckpointObject,
-    MetricsObject,
-    ModelObject,
-    EvaluationObject,
-    EvaluationEventObject,
-    ContextObject,
-    BatchObject,
-    UploadObject,
-    PartObject,
-    PermissionObject,
-    ArtifactObject,
-    WebhookEndpointObject,
-    DeliveryObject,
-    ProjectObject,
-    KeyObject,
-    AuditLogObject,
-)
+
+class _Listed(Protocol):
+    id: str
+
+
+_ListedItem = TypeVar("_ListedItem", bound=_Listed)
 
 
 class ListObject(BaseModel, Generic[Item]):
@@ -52,7 +25,8 @@ class ListObject(BaseModel, Generic[Item]):
     last_id: str | None
 
 
-def list_object(items: Sequence[Item], has_more: bool = False) -> ListObject[Item]:
+# Quoted: evaluated, it would ask pydantic for the schema of a protocol.
+def list_object(items: Sequence[_ListedItem], has_more: bool = False) -> "ListObject[_ListedItem]":
     """Items as a page."""
     ids = [item.id for item in items]
     return ListObject(
