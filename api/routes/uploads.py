@@ -44,8 +44,8 @@ def list_uploads(
     """The project's uploads, newest first."""
     with transaction() as session:
         page = service.list_uploads(session, caller.project_id, after, limit)
-        objects = [upload_object(upload, service.uploaded_file(session, upload)) for upload in page.rows]
-    return list_object(objects, page.has_more)
+        files = service.uploaded_files(session, page.rows)
+    return list_object([upload_object(upload, files.get(upload.id)) for upload in page.rows], page.has_more)
 
 
 @router.get("/{upload_id}")

@@ -8,10 +8,11 @@ import openai
 import pytest
 from openai import OpenAI
 from openai.types import Upload
-from sqlalchemy import func, update
+from sqlalchemy import event, func, update
 
 from manyicl_core.objects import open_store
 from manyicl_core.settings import get_settings, required
+from manyicl_core.store.engine import get_engine
 from manyicl_core.store.files import content
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Upload as UploadRow
@@ -77,6 +78,26 @@ def test_a_broken_upload_goes_on_where_it_was_with_parts_in_any_order(client: Op
     with pytest.raises(openai.ConflictError, match="completed"):
         client.uploads.complete(upload.id, part_ids=[first])
     assert len(client.files.list().data) == 1
+
+
+def test_a_list_of_uploads_tells_their_files_with_one_query(client: OpenAI) -> None:
+    files = []
+    for _ in range(3):
+        upload = begin(client)
+        done = client.uploads.complete(upload.id, part_ids=send(client, upload, CONTENT))
+        assert done.file is not None
+        files.append(done.file.id)
+    client.files.delete(files[0])
+    statements: list[str] = []
+
+    def note(*arguments: Any) -> None:
+        statements.append(arguments[2])
+
+    event.listen(get_engine(), "before_cursor_execute", note)
+    listed: Any = client.get("/uploads", cast_to=object)
+    event.remove(get_engine(), "before_cursor_execute", note)
+    assert [one["file"] and one["file"]["id"] for one in listed["data"]] == [files[2], files[1], None]
+    assert sum("FROM files" in statement for statement in statements) == 1
 
 
 def test_the_retry_of_a_part_adds_one_since_a_file_may_have_equal_parts(client: OpenAI) -> None:

@@ -15,6 +15,7 @@ from manyicl_core.store.jobs import recorder
 from manyicl_core.store.leases import claim_work
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Job, WebhookDelivery
+from manyicl_core.store.webhooks import service
 from manyicl_core.store.webhooks.outbox import BACK_OFF, claim_due
 from tests.batches import create_batch, request
 from tests.jobs import create_job
@@ -204,6 +205,20 @@ def test_an_endpoint_is_made_once_however_often_the_request_comes(client: OpenAI
     ]
     assert made[0] == made[1]
     assert len(client.webhooks.list().data) == 1
+
+
+def test_endpoints_made_at_once_do_not_share_the_last_place(client: OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "MAX_ENDPOINTS", 3)
+
+    def admitted(_: int) -> bool:
+        try:
+            client.webhooks.create(name="a", url="https://example.org/", event_types=["batch.failed"])
+        except openai.BadRequestError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(admitted, range(8))) == 3
 
 
 @pytest.mark.parametrize(

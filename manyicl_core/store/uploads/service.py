@@ -79,7 +79,14 @@ def pending_upload(session: Session, project_id: str, upload_id: str) -> Upload:
 
 def uploaded_file(session: Session, upload: Upload) -> File | None:
     """The file that it became, unless that is gone again."""
-    return None if upload.file is None else session.get(File, upload.file)
+    return uploaded_files(session, [upload]).get(upload.id)
+
+
+def uploaded_files(session: Session, uploads: Sequence[Upload]) -> dict[str, File]:
+    """By the uploads' ids, the files that they became and that are not gone again."""
+    ids = [upload.file for upload in uploads if upload.file is not None]
+    files = {file.id: file for file in session.scalars(select(File).where(File.id.in_(ids)))} if ids else {}
+    return {upload.id: files[upload.file] for upload in uploads if upload.file in files}
 
 
 def list_uploads(session: Session, project_id: str, after: str | None, limit: int) -> Page[Upload]:

@@ -10,6 +10,7 @@ from manyicl_core.ids import new_id
 from manyicl_core.settings import get_settings
 from manyicl_core.store.creations import forget_made
 from manyicl_core.store.pages import Page, delete_listed, fetch_created
+from manyicl_core.store.quotas.service import lock_project
 from manyicl_core.store.tables import WebhookDelivery, WebhookEndpoint
 from manyicl_core.store.webhooks.outbox import Attempt, event_body, signed_attempt
 from manyicl_core.store.webhooks.schemas import FIRST_SECRET, CreateWebhookEndpoint, UpdateWebhookEndpoint
@@ -26,6 +27,7 @@ def create_endpoint(session: Session, project_id: str, request: CreateWebhookEnd
         InvalidRequest: the URL cannot be sent to, or the project has too many endpoints.
     """
     _check_url(request.url)
+    lock_project(session, project_id)
     count = select(func.count()).select_from(WebhookEndpoint).where(WebhookEndpoint.project_id == project_id)
     if session.execute(count).scalar_one() >= MAX_ENDPOINTS:
         raise InvalidRequest(f"The project has {MAX_ENDPOINTS} webhook endpoints already; delete one")
