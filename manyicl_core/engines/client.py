@@ -20,6 +20,8 @@ from manyicl_core.settings import Settings, required
 _log = structlog.get_logger(__name__)
 
 _HEALTH_SECONDS = 5.0
+_FORGET_SECONDS = 5.0
+"""It is only noted: an engine that takes longer does not work, and whoever deletes a context waits."""
 
 
 class CompletionEngine(Protocol):
@@ -164,10 +166,12 @@ class EngineClient:
         forgotten = True
         for member in self._members.values():
             try:
-                await (await member.server()).forget(body)
-            except UserError as error:
-                _log.warning("engine_keeps_prefix", url=member.connection.url, reason=error.message)
-                forgotten = forgotten and error.retry_after_ms is None
+                async with asyncio.timeout(_FORGET_SECONDS):
+                    await (await member.server()).forget(body)
+            except (UserError, TimeoutError) as error:
+                _log.warning("engine_keeps_prefix", url=member.connection.url, reason=str(error) or "no answer in time")
+                never_will = isinstance(error, UserError) and error.retry_after_ms is None
+                forgotten = forgotten and never_will
         return forgotten
 
     async def _candidates(self, body: dict[str, Any]) -> list[Member]:

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from manyicl_core.embedded import free_port
-from manyicl_core.engines import connection
+from manyicl_core.engines import client, connection
 from manyicl_core.engines.client import EngineClient
 from manyicl_core.engines.connection import Connection, UnknownModel
 from manyicl_core.errors import ENGINE_ERROR, DeadlineExceeded, InvalidRequest, Overloaded, Unavailable, UserError
@@ -162,3 +162,19 @@ def test_a_connection_asks_now_and_then_whether_the_other_host_is_there():
 
     with running(FakeEngine()) as url:
         assert asyncio.run(keepalive(url)) == 1
+
+
+def test_a_prefix_is_forgotten_when_no_engine_may_have_it_any_more(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(client, "_FORGET_SECONDS", 0.2)
+    body = {"model": "a/base", "tokens": [1, 2], "ends": [], "cache_salt": "s"}
+
+    def forgotten(*urls: str) -> bool:
+        return asking(",".join(urls), lambda engines: engines.forget(body))
+
+    hangs, refuses, well = FakeEngine(hold=True), FakeEngine(answers=[refusal(400, "no", None)]), FakeEngine()
+    with running(hangs) as a, running(refuses) as b, running(well) as c:
+        away = f"http://127.0.0.1:{free_port()}"
+        assert forgotten(b, c), "one that refuses does so for ever"
+        assert not forgotten(away, c)
+        assert not forgotten(a, c)
+    assert well.bodies("/v1/prefixes/forget") == [body] * 3
