@@ -5,15 +5,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from llguidance import LLMatcher, LLTokenizer
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
+from manyicl_core.inference.requests import Refusal
 from manyicl_core.method.labels import LabelTree
 
 _LARGEST_MULTIPLE = 10_000
+_LIMITS = LLParserLimits(step_lexer_fuel=50_000)
+"""A quarter of the library's own: a step of a hostile grammar then takes 0.3 seconds at most, and not 6."""
 
 
 class BadGrammar(ValueError):
     """The JSON Schema or regular expression cannot be followed; the message says why."""
+
+
+class GrammarTooHard(Refusal):
+    """The grammar turned out, inside an answer, to be more than can be followed."""
+
+    status = 400
+    code = "invalid_grammar"
 
 
 class LabelGuide:
@@ -48,9 +58,9 @@ def compiled_grammar(tokenizer: LLTokenizer, grammar: str) -> LLMatcher:
     Raises:
         BadGrammar: llguidance cannot follow it.
     """
-    matcher = LLMatcher(tokenizer, grammar)
+    matcher = LLMatcher(tokenizer, grammar, limits=_LIMITS)
     if matcher.is_error():
-        raise BadGrammar(matcher.get_error().strip().splitlines()[0])
+        raise BadGrammar(_reason(matcher))
     return matcher
 
 
@@ -84,18 +94,29 @@ class GrammarGuide:
     def restrict(self, logits: torch.Tensor) -> torch.Tensor:
         """Leave the tokens after which the text can still be completed."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        self._check()
         allowed = np.unpackbits(bits, count=len(logits), bitorder="little").astype(bool)
         return logits.masked_fill(~torch.from_numpy(allowed), -torch.inf)
 
     def accept(self, token: int) -> list[int]:
         """Go on by ``token``; nothing is forced, as the model should split texts into tokens in its own way."""
         self._matcher.consume_token(token)
+        self._check()
         return []
 
     @property
     def is_complete(self) -> bool:
         """Whether the text is complete and nothing can follow."""
         return bool(self._matcher.is_stopped())
+
+    def _check(self) -> None:
+        """A matcher that fails only says so when it is asked; until then its text looks complete."""
+        if self._matcher.is_error():
+            raise GrammarTooHard(f"structured_outputs: {_reason(self._matcher)}; use a simpler grammar")
+
+
+def _reason(matcher: LLMatcher) -> str:
+    return str(matcher.get_error()).strip().splitlines()[0]
 
 
 def _check_multiples(schema: Any) -> None:

@@ -9,9 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manyicl_core.inference.answer import Answer, Sampling
+from manyicl_core.inference.answer import GREEDY, Answer, Sampling
 from manyicl_core.inference.decoding import Decoder, Row
-from manyicl_core.inference.guides import BadGrammar, GrammarGuide, compiled_grammar, json_grammar, regex_grammar
+from manyicl_core.inference.guides import (
+    BadGrammar,
+    GrammarGuide,
+    GrammarTooHard,
+    compiled_grammar,
+    json_grammar,
+    regex_grammar,
+)
 from manyicl_core.inference.language_model import LanguageModel
 from manyicl_core.inference.prefix import EMPTY_PREFIX
 from manyicl_core.inference.requests import Generation, Grammar
@@ -177,3 +184,24 @@ def test_answers_of_one_request_follow_the_grammar_each_on_its_own(
     assert len(set(texts)) > 1
     for text in texts:
         assert re.fullmatch("[a-z]{2}(-[0-9]{2}){1,3}", text)
+
+
+@pytest.mark.parametrize("pattern", ["(a{1000}){1000}", "((a{100}){100}){100}", "[bc]{40}(a{1000}){1000}"])
+def test_a_grammar_that_turns_out_too_hard_ends_its_answer_alone(
+    base_only: LanguageModel, vocabulary: Vocabulary, pattern: str
+):
+    """Otherwise the text so far would look complete."""
+    grammar = compiled_grammar(vocabulary.grammars, regex_grammar(pattern))
+    decoder = Decoder(base_only)
+    hard = Row(None, EMPTY_PREFIX, [5, 6], Answer(GREEDY, 60, frozenset({vocabulary.end}), GrammarGuide(grammar)))
+    other = Row(None, EMPTY_PREFIX, [5, 6], Answer(GREEDY, 60, frozenset()))
+    decoder.join(hard)
+    decoder.join(other)
+    while hard.error is None:
+        assert hard.answer.finish is None
+        decoder.step()
+    decoder.leave(hard)
+    while decoder.rows:
+        decoder.step()
+    assert isinstance(hard.error, GrammarTooHard) and len(hard.answer.written) <= 41
+    assert len(other.answer.written) == 60
