@@ -13,7 +13,7 @@ from manyicl_core.store.projects.schemas import SCOPES
 from tests.keys import make_key
 from tests.services import BASE_MODEL
 
-_HOSTILE_BODIES = 40
+_HOSTILE_BODIES = 30
 
 
 def test_generated_requests_are_answered_as_the_document_says(installation: str, tmp_path: Path) -> None:

@@ -9,9 +9,8 @@ from manyicl_core.answers.chat_request import CreateChatCompletion
 from manyicl_core.answers.completion_request import CreateCompletion
 from manyicl_core.answers.grammars import naming_the_field
 from manyicl_core.answers.prompts import Target, hosted_fields
-from manyicl_core.base_models.catalog import find_base_model
+from manyicl_core.base_models.catalog import known_base_models
 from manyicl_core.errors import InvalidRequest
-from manyicl_core.settings import DEFAULT_BASE_MODEL
 from manyicl_core.store.contexts.schemas import ManyiclChat
 from manyicl_core.store.contexts.service import HostedPrompt
 from manyicl_core.store.models.service import ServedModel
@@ -54,9 +53,7 @@ def test_a_wrong_expression_is_refused(regex: Any):
     ("manyicl", "hosted"), [({"regex": "a"}, False), ({"regex": "a", "task": "sort"}, True), ({}, True), (None, False)]
 )
 def test_an_expression_alone_needs_no_demonstrations(manyicl: dict[str, Any] | None, hosted: bool):
-    base = find_base_model(DEFAULT_BASE_MODEL)
-    assert base is not None
-    model = ServedModel(base, None, None, None, trained_tokens=0)
+    model = ServedModel(known_base_models()[0], None, None, None, trained_tokens=0)
     asked = None if manyicl is None else ManyiclChat.model_validate(manyicl)
     assert Target("project", model, asked, None).hosted == hosted
 

@@ -186,7 +186,7 @@ def test_answers_of_one_request_follow_the_grammar_each_on_its_own(
         assert re.fullmatch("[a-z]{2}(-[0-9]{2}){1,3}", text)
 
 
-@pytest.mark.parametrize("pattern", ["(a{1000}){1000}", "((a{100}){100}){100}", "[bc]{40}(a{1000}){1000}"])
+@pytest.mark.parametrize("pattern", ["(a{1000}){1000}", "[bc]{40}(a{1000}){1000}"])
 def test_a_grammar_that_turns_out_too_hard_ends_its_answer_alone(
     base_only: LanguageModel, vocabulary: Vocabulary, pattern: str
 ):
