@@ -11,8 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-_LONGEST_MATCH = 4
 LONGEST_DRAFT = 8
+"""Tokens that a pass reads at most before they are sure."""
+
+_LONGEST_MATCH = 4
 _WORTH = {"cpu": 24, "cuda": 256}
 """A pass of one token costs as much as so many further ones in it."""
 

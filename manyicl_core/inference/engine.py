@@ -15,7 +15,7 @@ from manyicl_core.inference.adapters import Adapters
 from manyicl_core.inference.answer import Answer
 from manyicl_core.inference.decoding import Decoder, Row
 from manyicl_core.inference.fair_queue import FairQueue
-from manyicl_core.inference.guides import GrammarGuide, LabelGuide
+from manyicl_core.inference.guides import guide_of
 from manyicl_core.inference.language_model import LanguageModel
 from manyicl_core.inference.makings import Makings
 from manyicl_core.inference.metrics import ROWS, TOKENS, WAITING
@@ -23,12 +23,10 @@ from manyicl_core.inference.places import Places
 from manyicl_core.inference.prefix import EMPTY_PREFIX, PrefixKey
 from manyicl_core.inference.prefix_store import PrefixStore
 from manyicl_core.inference.requests import (
-    Choices,
     DeadlineExceeded,
     Delta,
     Event,
     Generation,
-    Grammar,
     LabelScores,
     LabelScoring,
     OutOfMemory,
@@ -215,20 +213,11 @@ class Engine:
         assert isinstance(request, Generation) and model is not None
         if model.language_model not in self._decoders:
             self._decoders[model.language_model] = Decoder(model.language_model)
-        answer = Answer(request.sampling, request.max_tokens, request.stop_tokens, self._guide(request), number)
+        answer = Answer(request.sampling, request.max_tokens, request.stop_tokens, guide_of(request), number)
         row = Row(model.adapter, ticket.prefix, ticket.query, answer)
         self._decoders[model.language_model].join(row)
         self._rows[row] = ticket, number
         self._unwritten.remove((ticket, number))  # last: without memory all of this is done again
-
-    def _guide(self, request: Generation) -> LabelGuide | GrammarGuide | None:
-        match request.guide:
-            case Choices(labels):
-                return LabelGuide(labels)
-            case Grammar(matcher):
-                return GrammarGuide(matcher)
-            case None:
-                return None
 
     def _adapters_in_use(self) -> set[str | None]:
         busy = [ticket for ticket, _ in [*self._rows.values(), *self._unwritten]]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
-from manyicl_core.inference.requests import Refusal
+from manyicl_core.inference.requests import Choices, Generation, Grammar, Refusal
 from manyicl_core.method.labels import LabelTree
 
 _LARGEST_MULTIPLE = 10_000
@@ -113,6 +113,17 @@ class GrammarGuide:
         """A matcher that fails only says so when it is asked; until then its text looks complete."""
         if self._matcher.is_error():
             raise GrammarTooHard(f"structured_outputs: {_reason(self._matcher)}; use a simpler grammar")
+
+
+def guide_of(request: Generation) -> LabelGuide | GrammarGuide | None:
+    """What leads one answer to the request; None: it is free."""
+    match request.guide:
+        case Choices(labels):
+            return LabelGuide(labels)
+        case Grammar(matcher):
+            return GrammarGuide(matcher)
+        case None:
+            return None
 
 
 def _reason(matcher: LLMatcher) -> str:

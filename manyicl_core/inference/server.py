@@ -82,9 +82,8 @@ def create_app(
 
     @app.get("/health")
     async def health() -> Response:
-        return JSONResponse(
-            {"status": "ok"} if thread.is_alive else {"status": "stopped"}, 200 if thread.is_alive else 503
-        )
+        alive = thread.is_alive
+        return JSONResponse({"status": "ok" if alive else "stopped"}, 200 if alive else 503)
 
     @app.get("/metrics")
     async def metrics() -> Response:

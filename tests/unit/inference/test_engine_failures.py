@@ -10,9 +10,10 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from manyicl_core.inference import engine as engine_module
 from manyicl_core.inference.adapters import Adapters
 from manyicl_core.inference.answer import Sampling
-from manyicl_core.inference.engine import Engine
+from manyicl_core.inference.guides import guide_of
 from manyicl_core.inference.language_model import LanguageModel
 from manyicl_core.inference.requests import (
     Delta,
@@ -98,15 +99,15 @@ def clear(engine: Driven) -> None:
 def test_without_memory_for_a_moment_while_answers_begin_none_is_lost_or_begun_twice(
     engine: Driven, monkeypatch: pytest.MonkeyPatch, failing: int
 ):
-    guide, calls = Engine._guide, []
+    calls = []
 
-    def short_of_memory(self: Engine, request: Generation):
+    def short_of_memory(request: Generation):
         calls.append(request)
         if len(calls) == failing:
             raise no_memory()
-        return guide(self, request)
+        return guide_of(request)
 
-    monkeypatch.setattr(Engine, "_guide", short_of_memory)
+    monkeypatch.setattr(engine_module, "guide_of", short_of_memory)
     asked = Generation(adapter=None, prompt=(5, 6, 7), max_tokens=4, n=3)
     ticket = engine.submit(asked)
     engine.finish()
@@ -233,7 +234,7 @@ def test_one_answer_that_cannot_go_on_takes_no_other_with_it(
     good = [engine.submit(SHORT), engine.submit(replace(SHORT, max_tokens=20))]
     engine.steps(2)
     with monkeypatch.context() as patch:
-        patch.setattr(type(engine.engine), "_guide", lambda *_: Poison(ValueError("something unforeseen")))
+        patch.setattr(engine_module, "guide_of", lambda *_: Poison(ValueError("something unforeseen")))
         bad = engine.submit(replace(SHORT, n=2))
         engine.steps(1)
     good.append(engine.submit(SHORT))
