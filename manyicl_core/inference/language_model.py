@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from manyicl_core.inference.frozen_linear import FrozenLinear
 from manyicl_core.inference.fused_layers import fuse_layers
 from manyicl_core.inference.lora_bank import LoraBank
 from manyicl_core.inference.row_attention import ROW_ATTENTION, Layers, Pass
@@ -21,6 +23,9 @@ class LanguageModel:
         assert kinds == {"full_attention"}, f"models with {kinds} cannot be hosted"
         base.set_attn_implementation(ROW_ATTENTION)
         self._base = base
+        head = base.get_output_embeddings()
+        self._head = FrozenLinear(head.weight.data, None if head.bias is None else head.bias.data)
+        base.set_output_embeddings(nn.Identity())  # what nobody reads any more leaves memory
         self._bank = LoraBank(fuse_layers(base))
 
     @property
@@ -43,7 +48,7 @@ class LanguageModel:
     @property
     def vocabulary(self) -> int:
         """How many token ids there are."""
-        return int(self._base.get_output_embeddings().weight.shape[0])
+        return self._head.outputs
 
     @property
     def bytes_a_token(self) -> int:
@@ -122,9 +127,7 @@ class LanguageModel:
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """Next-token logits, float32 ``[tokens, vocabulary]``, of states ``[tokens, hidden]``."""
         # Contiguous: torch otherwise copies a frozen head once a row (180 times slower at 32).
-        logits = self._base.get_output_embeddings()(states.contiguous())
-        assert isinstance(logits, torch.Tensor)
-        return logits.float()
+        return self._head(states.contiguous()).float()
 
 
 def _kind_of_all_layers(config: PreTrainedConfig) -> str:

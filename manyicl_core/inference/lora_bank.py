@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from manyicl_core.contract.weights import ADAPTER_CONFIG_FILE, ADAPTER_FILE
+from manyicl_core.inference.frozen_linear import FrozenLinear
 
 _PREFIX = "base_model.model."
 
@@ -50,8 +51,7 @@ class LoraLinear(nn.Module):
         super().__init__()
         assert sum(parts.values()) == len(weight)
         self.parts = parts
-        self.weight = nn.Parameter(weight, requires_grad=False)
-        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.base = FrozenLinear(weight, bias)
         self.use: _Use | None = None
         # Side by side for each adapter: its matrices of every part.
         self._down = weight.new_zeros(weight.shape[1], 0)
@@ -59,7 +59,7 @@ class LoraLinear(nn.Module):
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """The product of ``[…, in]``, with each token's adapter added."""
-        output = nn.functional.linear(states, self.weight, self.bias)
+        output = self.base(states)
         use = self.use
         if use is None:
             return output
@@ -113,7 +113,7 @@ class LoraBank:
         """
         assert name not in self
         matrices = _read(folder)
-        sizes = {part: (layer.weight.shape[1], size) for layer in self._layers for part, size in layer.parts.items()}
+        sizes = {part: (layer.base.inputs, size) for layer in self._layers for part, size in layer.parts.items()}
         for module, (down, up) in matrices.items():
             if sizes.get(module) != (down.shape[1], up.shape[0]):
                 raise UnsupportedAdapter(f"{folder.name}: the base model has no linear layer {module} of this size")
@@ -155,10 +155,8 @@ class LoraBank:
             if name is not None:
                 begin, end = self._ranks[name]
                 rows[row, begin - first : end - first] = 1
-        weight = self._layers[0].weight
-        mask = rows.to(weight.device, weight.dtype).repeat_interleave(
-            torch.tensor(lengths, device=weight.device), dim=0
-        )
+        base = self._layers[0].base
+        mask = rows.to(base.device, base.dtype).repeat_interleave(torch.tensor(lengths, device=base.device), dim=0)
         return _Use(first, last, mask)
 
 
