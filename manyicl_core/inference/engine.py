@@ -14,7 +14,7 @@ import torch
 from manyicl_core.inference.adapters import Adapters
 from manyicl_core.inference.answer import Answer
 from manyicl_core.inference.decoding import Decoder, Row
-from manyicl_core.inference.fair_queue import FairQueue
+from manyicl_core.inference.fair_queue import FairQueue, Start
 from manyicl_core.inference.guides import guide_of
 from manyicl_core.inference.language_model import LanguageModel
 from manyicl_core.inference.makings import Makings
@@ -122,46 +122,47 @@ class Engine:
 
     # Starting
 
-    def _start(self, ticket: Ticket) -> bool:
-        """Let a waiting ticket begin, if what it needs is there; whether it has left the queue."""
-        left = True
+    def _start(self, ticket: Ticket) -> Start:
+        """Let a waiting ticket begin, if what it needs is there."""
+        started = Start.BEGUN  # one that fails is over, and waits no more either
 
         def begin() -> None:
-            nonlocal left
-            left = self._begin(ticket)
+            nonlocal started
+            started = self._begin(ticket)
 
         self._guarded(begin, [ticket])
-        return left
+        return started
 
-    def _begin(self, ticket: Ticket) -> bool:
+    def _begin(self, ticket: Ticket) -> Start:
         self._let_go(ticket)  # of what a first try without memory held
         if self._places.are_kept_from(ticket) or not self._has_room(ticket):
-            return False
+            return Start.FULL
         ticket.model = self._adapters.get(ticket.request.adapter, self._adapters_in_use(), self.wake)
         if ticket.model is None:
-            return self._not_now(ticket, lacks_memory=self._adapters.has_fetched(ticket.request.adapter))
+            return self._lacks_memory(ticket) if self._adapters.has_fetched(ticket.request.adapter) else Start.UNREADY
         return self._begin_prompt(ticket)
 
-    def _begin_prompt(self, ticket: Ticket) -> bool:
+    def _begin_prompt(self, ticket: Ticket) -> Start:
         # A text of which every token's probability is asked must run as a whole.
         key = None if ticket.echoes else ticket.context_key
-        if key is not None and self._makings.makes(key):
-            return False
-        if key is not None and not self._stand_behind(ticket, key):
-            if not self._makings.is_full and self._makings.begin_context(ticket, key):
-                return True
-            return self._not_now(ticket, lacks_memory=not self._makings.is_full)
-        if self._makings.is_needed(ticket) and (self._makings.is_full or not self._makings.has_memory(ticket)):
-            return self._not_now(ticket, lacks_memory=not self._makings.is_full)
+        if key is not None and (self._makings.makes(key) or self._prefixes.comes(key, self.wake)):
+            return Start.UNREADY
+        is_new = key is not None and not self._stand_behind(ticket, key)
+        if (is_new or self._makings.is_needed(ticket)) and self._makings.is_full:
+            self._let_go(ticket)
+            return Start.UNREADY
+        if key is not None and is_new:
+            return Start.BEGUN if self._makings.begin_context(ticket, key) else self._lacks_memory(ticket)
+        if self._makings.is_needed(ticket) and not self._makings.has_memory(ticket):
+            return self._lacks_memory(ticket)
         self._go_on(ticket)
-        return True
+        return Start.BEGUN
 
-    def _not_now(self, ticket: Ticket, lacks_memory: bool) -> bool:
+    def _lacks_memory(self, ticket: Ticket) -> Start:
         """It waits on, and holds nothing meanwhile."""
         self._let_go(ticket)
-        if lacks_memory:
-            self._places.lacks_memory(ticket)
-        return False
+        self._places.lacks_memory(ticket)
+        return Start.FULL
 
     def _has_room(self, ticket: Ticket) -> bool:
         if isinstance(ticket.request, LabelScoring):

@@ -2,9 +2,24 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from enum import Enum, auto
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
+
+
+class Start(Enum):
+    """How an item took its turn.
+
+    Attributes:
+        BEGUN: it waits no more.
+        UNREADY: what it needs comes by itself; meanwhile its tenant's next one may have the turn.
+        FULL: there is no room for it, nor for what is behind it.
+    """
+
+    BEGUN = auto()
+    UNREADY = auto()
+    FULL = auto()
 
 
 class FairQueue(Generic[Item]):
@@ -27,15 +42,18 @@ class FairQueue(Generic[Item]):
             self._used[tenant] = max(self._used.get(tenant, 0.0), self._clock)
         self._waiting.setdefault((priority, tenant), deque()).append(item)
 
-    def pop(self, start: Callable[[Item], bool]) -> Item | None:
-        """The first item that ``start`` takes, of each tenant's first ones; None if it takes none."""
+    def pop(self, start: Callable[[Item], Start]) -> Item | None:
+        """The first item that begins when it is offered its turn; None if none does."""
         order = sorted(self._waiting, key=lambda place: (place[0], self._used[place[1]]))
         for place in order:
-            item = self._waiting[place][0]
-            if start(item):
-                self._clock = self._used[place[1]]
-                self._take(place, item)
-                return item
+            for item in self._waiting[place]:
+                started = start(item)
+                if started is Start.FULL:
+                    break
+                if started is Start.BEGUN:
+                    self._clock = self._used[place[1]]
+                    self._take(place, item)
+                    return item
         return None
 
     def remove(self, unwanted: Callable[[Item], bool]) -> list[Item]:

@@ -1,17 +1,33 @@
 """Compiled prefixes: in memory within a budget, least recently used out first, with copies on disk."""
 
 from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
+
+import structlog
 
 from manyicl_core.inference.metrics import PREFIX_BYTES, PREFIX_EVICTIONS, PREFIX_LOOKUPS
 from manyicl_core.inference.prefix import EMPTY_PREFIX, Prefix, PrefixKey
 from manyicl_core.inference.prefix_files import PrefixFiles
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class _Entry:
     prefix: Prefix
     holders: int = 0
+    is_unwanted: bool = False
+    source: str = "memory"
+
+
+@dataclass(slots=True)
+class _Coming:
+    """What is being read from the disk, in room that is set aside."""
+
+    reading: Future[Prefix | None]
+    size_bytes: int
     is_unwanted: bool = False
 
 
@@ -27,6 +43,7 @@ class PrefixStore:
         self._files = files
         self._eight_bits = eight_bits
         self._entries: OrderedDict[PrefixKey, _Entry] = OrderedDict()
+        self._coming: dict[PrefixKey, _Coming] = {}
         self._bytes = 0
 
     @property
@@ -42,13 +59,27 @@ class PrefixStore:
     def __contains__(self, key: PrefixKey) -> bool:
         return key in self._entries
 
+    def comes(self, key: PrefixKey, when_read: Callable[[], None]) -> bool:
+        """Whether the prefix is on its way from the disk, which begins now if it is there and nowhere else.
+
+        Args:
+            when_read: called, in another thread, when it is worth asking again.
+        """
+        if key in self._entries:
+            return False
+        if key not in self._coming and not self._begin_to_read(key, when_read):
+            return False
+        if self._coming[key].reading.done():
+            self._arrive(key)
+        return key in self._coming
+
     def hold(self, key: PrefixKey) -> Prefix | None:
-        """The compiled prefix if there is one, from memory or disk; it stays until it is released."""
-        source = "memory" if key in self._entries else "disk"
-        entry = self._entries.get(key) or self._from_disk(key)
+        """The prefix if it is in memory; it stays until it is released."""
+        entry = self._entries.get(key)
         if entry is None:
             return None
-        PREFIX_LOOKUPS.labels(source).inc()
+        PREFIX_LOOKUPS.labels(entry.source).inc()
+        entry.source = "memory"
         entry.holders += 1
         self._entries.move_to_end(key)
         return entry.prefix
@@ -72,6 +103,8 @@ class PrefixStore:
 
     def set_aside(self, size_bytes: int) -> bool:
         """Make room for a prefix about to be made; False: there is none now, as others are held."""
+        for key in [key for key, coming in self._coming.items() if coming.reading.done()]:
+            self._arrive(key)  # whoever asked for it may have left
         idle = sum(entry.prefix.size_bytes for entry in self._entries.values() if not entry.holders)
         if self._bytes - idle + size_bytes > self._budget:
             return False
@@ -101,13 +134,15 @@ class PrefixStore:
 
     def forget(self, key: PrefixKey) -> None:
         """Delete a prefix for good, with what was cut from it, from the disk too; held ones go when released."""
-        starts = [
-            other
-            for other in self._entries
-            if (other.adapter, other.salt) == (key.adapter, key.salt)
-            and key.tokens[: len(other.tokens)] == other.tokens
-        ]
-        for gone in {key, *starts}:
+
+        def is_start(other: PrefixKey) -> bool:
+            return (other.adapter, other.salt) == (key.adapter, key.salt) and (
+                key.tokens[: len(other.tokens)] == other.tokens
+            )
+
+        for gone in {key, *filter(is_start, self._entries), *filter(is_start, self._coming)}:
+            if gone in self._coming:
+                self._coming[gone].is_unwanted = True
             if gone in self._entries:
                 self._entries[gone].is_unwanted = True
                 if not self._entries[gone].holders:
@@ -115,23 +150,29 @@ class PrefixStore:
             if self._files is not None:
                 self._files.delete(gone)
 
-    def _from_disk(self, key: PrefixKey) -> _Entry | None:
+    def _begin_to_read(self, key: PrefixKey, when_read: Callable[[], None]) -> bool:
         if self._files is None:
-            return None
+            return False
         size = self._files.size_bytes(key)
         if size is None or not self.set_aside(size):
-            return None
-        prefix = None
-        try:
-            prefix = self._files.read(key)
-        finally:
-            if prefix is None:
-                self.give_back(size)
-        if prefix is None:
-            return None
-        self._count(prefix.size_bytes - size)
-        self._entries[key] = entry = _Entry(prefix)
-        return entry
+            return False
+        reading = self._files.fetch(key)
+        self._coming[key] = _Coming(reading, size)
+        reading.add_done_callback(lambda _: when_read())
+        return True
+
+    def _arrive(self, key: PrefixKey) -> None:
+        """Keep what has been read, held by nobody."""
+        coming = self._coming.pop(key)
+        error = coming.reading.exception()
+        if error is not None:  # no memory on the device, for example: then it is compiled, or refused for that
+            _log.warning("prefix_file_not_read", exc_info=error)
+        prefix = None if error is not None else coming.reading.result()
+        if prefix is None or coming.is_unwanted:
+            self.give_back(coming.size_bytes)
+        else:
+            self._count(prefix.size_bytes - coming.size_bytes)
+            self._entries[key] = _Entry(prefix, source="disk")
 
     def _evict(self, most_bytes: int) -> None:
         for key in [key for key, entry in self._entries.items() if not entry.holders]:

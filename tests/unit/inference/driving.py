@@ -9,6 +9,7 @@ from manyicl_core.inference.adapters import Adapters
 from manyicl_core.inference.answer import Sampling
 from manyicl_core.inference.engine import Engine
 from manyicl_core.inference.language_model import LanguageModel
+from manyicl_core.inference.prefix import Prefix, PrefixKey
 from manyicl_core.inference.prefix_files import PrefixFiles
 from manyicl_core.inference.prefix_store import PrefixStore
 from manyicl_core.inference.requests import Delta, Event, Generation, LabelScores, LabelScoring, Refusal
@@ -24,6 +25,15 @@ SHOWN = Sampling(logprobs=0)
 def counted(kind: str) -> float:
     """How many tokens all engines have compiled, decoded or scored, by their own count."""
     return REGISTRY.get_sample_value("manyicl_tokens_total", {"kind": kind}) or 0.0
+
+
+def found(store: PrefixStore, key: PrefixKey) -> Prefix | None:
+    """What a store has, once it is read from the disk; it is held."""
+    read = threading.Event()
+    while store.comes(key, read.set):
+        assert read.wait(30), "nobody says that it is there"
+        read.clear()
+    return store.hold(key)
 
 
 class Driven:
@@ -78,7 +88,7 @@ class Driven:
                 continue
             if not self.engine.waiting:
                 return
-            # Weights are on their way, in another thread.
+            # Weights or prefixes are on their way, in another thread.
             assert self._woken.wait(30), "the engine waits for nothing"
             self._woken.clear()
 

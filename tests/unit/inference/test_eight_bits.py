@@ -15,7 +15,7 @@ from manyicl_core.inference.prefix_files import PrefixFiles
 from manyicl_core.inference.prefix_store import PrefixStore
 from manyicl_core.inference.requests import LabelScoring
 from manyicl_core.inference.vocabulary import Vocabulary
-from tests.unit.inference.driving import Driven
+from tests.unit.inference.driving import Driven, found
 
 KEY = PrefixKey(None, "", tuple(range(30, 330)))
 
@@ -29,11 +29,11 @@ def test_every_number_is_half_a_step_away_at_most(seed: int, size: float, dtype:
     keys, values = keys.to(dtype), values.to(dtype)
     [(found_keys, found_values)] = list(EightBitLayers.pack([(keys, values)]))
     rounding = 0.0 if dtype == torch.float32 else 2**-7
-    for found, given_, dim in ((found_keys, keys, 2), (found_values, values, 3)):
-        assert found.dtype == dtype
+    for unpacked, given_, dim in ((found_keys, keys, 2), (found_values, values, 3)):
+        assert unpacked.dtype == dtype
         greatest = given_.abs().amax(dim=dim, keepdim=True).float()
         step = greatest / 127
-        assert bool(((found.float() - given_.float()).abs() <= 0.501 * step + rounding * greatest + 1e-30).all())
+        assert bool(((unpacked.float() - given_.float()).abs() <= 0.501 * step + rounding * greatest + 1e-30).all())
 
 
 def test_a_prefix_takes_a_quarter_of_float32s_memory_and_answers_nearly_the_same(
@@ -60,7 +60,7 @@ def test_budget_memory_and_disk_hold_what_is_kept(model: LanguageModel, tmp_path
     assert store.size_bytes == kept.size_bytes < prefix.size_bytes
     files.close()
     again = PrefixStore(prefix.size_bytes, PrefixFiles(tmp_path, 1 << 22, "base", model.device), eight_bits=True)
-    found = again.hold(KEY)
-    assert found is not None and again.size_bytes == kept.size_bytes
-    for one, other in zip(found.layers, kept.layers, strict=True):
+    read = found(again, KEY)
+    assert read is not None and again.size_bytes == kept.size_bytes
+    for one, other in zip(read.layers, kept.layers, strict=True):
         assert all(torch.equal(part, expected) for part, expected in zip(one, other, strict=True))

@@ -1,6 +1,7 @@
 """What the engine keeps of contexts: nothing of others, no more than it may, and no work twice."""
 
 import random
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from transformers import PreTrainedModel
 
 from manyicl_core.inference.language_model import LanguageModel
-from manyicl_core.inference.prefix import PrefixKey
+from manyicl_core.inference.prefix import Prefix, PrefixKey
 from manyicl_core.inference.prefix_files import PrefixFiles
 from manyicl_core.inference.requests import ContextTooLarge, Generation
 from manyicl_core.inference.vocabulary import Vocabulary
@@ -159,4 +160,32 @@ def test_contexts_outlive_the_engine_and_answer_the_same(
     files.close()
     other, files = started("another base")
     assert cached(other, request(300)) == 0
+    files.close()
+
+
+def test_others_are_answered_while_a_context_is_read_from_the_disk(
+    model: LanguageModel, vocabulary: Vocabulary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    files = PrefixFiles(tmp_path / "prefixes", 1 << 22, "base", model.device)
+    engine = Driven(model, vocabulary, tmp_path, files=files)
+    assert cached(engine, request(300)) == 0
+    files.wait()
+    engine.prefixes.shrink()
+    may_be_read = threading.Event()
+    read = files.read
+
+    def read_late(key: PrefixKey) -> Prefix | None:
+        assert may_be_read.wait(30)
+        return read(key)
+
+    monkeypatch.setattr(files, "read", read_late)
+    behind_it = [engine.submit(request(300)) for _ in range(2)]
+    other = engine.submit(request(100))
+    while engine.step():
+        pass
+    assert engine.text(other)
+    assert [engine.told[ticket] for ticket in behind_it] == [[], []]
+    may_be_read.set()
+    engine.finish()
+    assert [engine.deltas(ticket)[-1].cached_tokens for ticket in behind_it] == [300, 300]
     files.close()

@@ -3,11 +3,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manyicl_core.inference.fair_queue import FairQueue
+from manyicl_core.inference.fair_queue import FairQueue, Start
 
 
-def anything(_: object) -> bool:
-    return True
+def anything(_: object) -> Start:
+    return Start.BEGUN
 
 
 def served(queue: FairQueue[str], count: int, work: float = 1.0) -> list[str]:
@@ -83,20 +83,33 @@ def test_the_urgent_come_first_whatever_their_tenants_have_used():
     assert served(queue, 6) == ["busy-0", "busy-1", "busy-2", "bulk-0", "bulk-1", "bulk-2"]
 
 
-def test_one_that_cannot_start_yet_holds_up_its_own_tenant_alone():
+def test_one_that_there_is_no_room_for_holds_up_its_own_tenant_alone():
     queue: FairQueue[str] = FairQueue()
     push(queue, "stuck", 2)
     push(queue, "other", 2)
     asked = []
 
-    def start(item: str) -> bool:
+    def start(item: str) -> Start:
         asked.append(item)
-        return not item.startswith("stuck")
+        return Start.FULL if item.startswith("stuck") else Start.BEGUN
 
     assert [queue.pop(start), queue.pop(start), queue.pop(start)] == ["other-0", "other-1", None]
     assert "stuck-1" not in asked
     assert len(queue) == 2
     assert queue.pop(anything) == "stuck-0"
+
+
+def test_one_whose_own_things_are_on_the_way_is_passed_by_and_keeps_its_place():
+    queue: FairQueue[str] = FairQueue()
+    push(queue, "a", 3)
+    unready = {"a-0"}
+
+    def start(item: str) -> Start:
+        return Start.UNREADY if item in unready else Start.BEGUN
+
+    assert queue.pop(start) == "a-1"
+    unready.clear()
+    assert [queue.pop(start), queue.pop(start), queue.pop(start)] == ["a-0", "a-2", None]
 
 
 def test_what_is_not_wanted_any_more_is_taken_out():
