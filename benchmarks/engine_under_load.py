@@ -16,6 +16,7 @@ from typing import Any
 import httpx2
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.light_client import LightClient
 from manyicl_core.base_models.catalog import base_model_folder, find_base_model
 from manyicl_core.child_process import engine_environment, spawn, stop
 from manyicl_core.embedded import free_port
@@ -25,7 +26,6 @@ QUERY_TOKENS = 30
 ANSWER_TOKENS = 5
 
 _START_SECONDS = 300.0
-_ANSWER_SECONDS = 600.0
 # The special tokens of a vocabulary are its first ones.
 _FIRST_TOKEN = 100
 
@@ -148,17 +148,10 @@ def rate(calls: Sequence[Call]) -> float:
     return len(calls) / (max(call.done for call in calls) - min(call.sent for call in calls))
 
 
-async def post(http: httpx2.AsyncClient, body: bytes) -> Call:
+async def post(http: LightClient, body: bytes) -> Call:
     """Send one completion and wait for all of it."""
-    sent = time.perf_counter()
-    response = await http.post("/v1/completions", content=body, headers={"content-type": "application/json"})
-    return Call(sent, time.perf_counter(), response.status_code, response.json())
-
-
-def open_client(url: str) -> httpx2.AsyncClient:
-    """As many connections as there are requests; idle ones are closed here before the server closes them."""
-    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=2.0)
-    return httpx2.AsyncClient(base_url=url, timeout=_ANSWER_SECONDS, limits=limits)
+    reply = await http.post("/v1/completions", body)
+    return Call(reply.sent, reply.done, reply.status, json.loads(reply.body or b"{}"))
 
 
 def metrics(url: str) -> dict[str, float]:
@@ -169,12 +162,14 @@ def metrics(url: str) -> dict[str, float]:
 
 
 async def _closed_loop(url: str, clients: Sequence[Sequence[bytes]]) -> list[Call]:
-    async with open_client(url) as http:
+    http = LightClient(url)
 
-        async def client(bodies: Sequence[bytes]) -> list[Call]:
-            return [await post(http, body) for body in bodies]
+    async def client(bodies: Sequence[bytes]) -> list[Call]:
+        return [await post(http, body) for body in bodies]
 
-        return [call for calls in await asyncio.gather(*map(client, clients)) for call in calls]
+    calls = await asyncio.gather(*map(client, clients))
+    http.close()
+    return [call for made in calls for call in made]
 
 
 def _healthy(url: str) -> bool:

@@ -23,13 +23,12 @@ import httpx2
 import numpy as np
 from rich.console import Console
 
-from benchmarks.engine_under_load import Context, closed_loop, open_client, random_tokens, rate, running_engine
+from benchmarks.engine_under_load import Context, closed_loop, random_tokens, rate, running_engine
+from benchmarks.light_client import LightClient
 from manyicl_core.settings import get_settings
 
 CONTEXT_TOKENS = 2048
 CAPACITY_CLIENTS = 32
-LOST = 0
-"""In place of a status: the connection broke."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,29 +84,22 @@ async def _open_loop(
     # All is made beforehand: the clients must not be what is slow.
     due = list(accumulate(random_.expovariate(per_second) for _ in range(int(2 * per_second * seconds) + 10)))
     bodies = [context.query(random_, stream=True) for _ in takewhile(lambda time_: time_ < seconds, due)]
-    async with open_client(url) as http:
-        start = time.perf_counter()
-        asked: list[asyncio.Task[Arrival]] = []
-        for body, after in zip(bodies, due, strict=False):
-            await asyncio.sleep(max(0.0, start + after - time.perf_counter()))
-            asked.append(asyncio.create_task(_ask(http, body)))
-        return list(await asyncio.gather(*asked))
+    http = LightClient(url)
+    start = time.perf_counter()
+    asked: list[asyncio.Task[Arrival]] = []
+    for body, after in zip(bodies, due, strict=False):
+        await asyncio.sleep(max(0.0, start + after - time.perf_counter()))
+        asked.append(asyncio.create_task(_ask(http, body)))
+    arrivals = await asyncio.gather(*asked)
+    http.close()
+    return list(arrivals)
 
 
-async def _ask(http: httpx2.AsyncClient, body: bytes) -> Arrival:
-    headers = {"content-type": "application/json"}
-    first_token: float | None = None
-    status = LOST
-    sent = time.perf_counter()
-    try:
-        async with http.stream("POST", "/v1/completions", content=body, headers=headers) as response:
-            async for line in response.aiter_lines():
-                if first_token is None and response.is_success and line.startswith("data: {"):
-                    first_token = time.perf_counter() - sent
-        status = response.status_code
-    except httpx2.TransportError as error:
-        Console(stderr=True).print(f"lost: {error!r}")
-    return Arrival(status, sent, first_token, time.perf_counter())
+async def _ask(http: LightClient, body: bytes) -> Arrival:
+    reply = await http.post("/v1/completions", body)
+    # An answer's first byte is its first token's: nothing is streamed before it.
+    first_token = reply.first_byte - reply.sent if reply.status == httpx2.codes.OK else None
+    return Arrival(reply.status, reply.sent, first_token, reply.done)
 
 
 def _first_tokens(arrivals: list[Arrival]) -> dict[str, float]:
