@@ -83,7 +83,8 @@ class PrefixFiles:
             return None
         with suppress(FileNotFoundError):  # it has just made room for another
             os.utime(path)
-        return Prefix(key.tokens, _layers({name: tensor.to(self._device) for name, tensor in tensors.items()}))
+        # Copied: what is mapped comes beside the memory of those that made room, which malloc keeps for others.
+        return Prefix(key.tokens, _layers({name: part.to(self._device, copy=True) for name, part in tensors.items()}))
 
     def write(self, key: PrefixKey, prefix: Prefix) -> None:
         """Write a prefix beside the engine's work; a failure costs only the file.
