@@ -32,11 +32,15 @@ class UnsupportedAdapter(ValueError):
 
 @dataclass(slots=True)
 class _Use:
-    """For the coming pass: ranks from ``first`` to ``last``, and ``[tokens, ranks]`` which count (None: all)."""
+    """For the coming pass: ranks from ``first`` to ``last``.
+
+    Attributes:
+        masks: which of them count, ``[tokens, ranks * parts]`` by the number of a layer's parts; empty: all.
+    """
 
     first: int
     last: int
-    mask: torch.Tensor | None
+    masks: dict[int, torch.Tensor]
 
 
 class LoraLinear(nn.Module):
@@ -65,9 +69,10 @@ class LoraLinear(nn.Module):
             return output
         columns = slice(use.first * len(self.parts), use.last * len(self.parts))
         narrow = states @ self._down[:, columns]
-        if use.mask is not None:
-            narrow *= use.mask.repeat_interleave(len(self.parts), dim=-1)
-        return output + narrow @ self._up[columns]
+        if use.masks:
+            narrow *= use.masks[len(self.parts)]
+        output.flatten(0, -2).addmm_(narrow.flatten(0, -2), self._up[columns])
+        return output
 
     def with_more(self, matrices: Matrices, rank: int) -> Stacked:
         """All adapters' matrices and these behind them; parts that these do not have stay as they are."""
@@ -149,7 +154,7 @@ class LoraBank:
         first = min(self._ranks[name][0] for name in used)
         last = max(self._ranks[name][1] for name in used)
         if len(set(names)) == 1:
-            return _Use(first, last, None)
+            return _Use(first, last, {})
         rows = torch.zeros(len(names), last - first)
         for row, name in enumerate(names):
             if name is not None:
@@ -157,7 +162,8 @@ class LoraBank:
                 rows[row, begin - first : end - first] = 1
         base = self._layers[0].base
         mask = rows.to(base.device, base.dtype).repeat_interleave(torch.tensor(lengths, device=base.device), dim=0)
-        return _Use(first, last, mask)
+        parts = {len(layer.parts) for layer in self._layers}
+        return _Use(first, last, {count: mask.repeat_interleave(count, dim=-1) for count in parts})
 
 
 def _read(folder: Path) -> Matrices:
