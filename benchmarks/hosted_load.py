@@ -5,12 +5,16 @@ get over one compiled context of 2k tokens. Then requests arrive at random (Pois
 0.9 of it, whatever the engine does: p50 and p99 of the time to the first token. At twice capacity:
 the answers in full a second over capacity (``goodput_over_capacity``), and how soon the others
 are refused with 429. Requests with any other end are ``lost``.
+
+A machine's speed may change within minutes: the loads come in turns, two minutes each in all, and
+each is a share of the capacity just before it; goodput is over the mean of that and the next one.
 """
 
 import argparse
 import asyncio
 import json
 import random
+import statistics
 import sys
 import tempfile
 import time
@@ -41,36 +45,56 @@ class Arrival:
     done: float
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Requests that arrived within ``seconds``, and what the engine's ``capacity`` was around them."""
+
+    arrivals: list[Arrival]
+    seconds: float
+    capacity: float
+
+    @property
+    def goodput(self) -> float:
+        """Whole answers a second while requests arrived; those that came later do not count."""
+        end = min(arrival.sent for arrival in self.arrivals) + self.seconds
+        return sum(arrival.status == httpx2.codes.OK and arrival.done < end for arrival in self.arrivals) / self.seconds
+
+
 def main() -> int:
     """Measure and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True, help="where the figures go")
-    parser.add_argument("--quick", action="store_true", help="20 seconds a load instead of two minutes")
+    parser.add_argument("--quick", action="store_true", help="20 seconds a load, once, instead of four times 30")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, running_engine(Path(folder)) as url:
-        result = measure(url, 20.0 if arguments.quick else 120.0)
+        result = measure(url, 1 if arguments.quick else 4, 20.0 if arguments.quick else 30.0)
     Console().print(result)
     arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return 0
 
 
-def measure(url: str, seconds: float) -> dict[str, Any]:
-    """Capacity before and after, since a machine may change; the loads in between are shares of the first."""
+def measure(url: str, rounds: int, seconds: float) -> dict[str, Any]:
+    """All loads in turns, ``seconds`` each, with the capacity in between."""
     random_ = random.Random(0)
     context = Context(get_settings().base_model, random_tokens(random_, CONTEXT_TOKENS))
     closed_loop(url, [[context.compilation()]])
     closed_loop(url, [[context.query(random_)]] * CAPACITY_CLIENTS)
-    capacity = _capacity(url, context, random_)
-    result: dict[str, Any] = {"capacity_queries_per_second": round(capacity, 2), "seconds_a_load": seconds}
-    for share in (0.5, 0.9):
-        arrivals = asyncio.run(_open_loop(url, context, random_, share * capacity, seconds))
-        result[f"at_{share}_of_capacity"] = _first_tokens(arrivals)
-    result["at_2_of_capacity"] = _overload(
-        asyncio.run(_open_loop(url, context, random_, 2 * capacity, seconds)), capacity, seconds
-    )
-    result["goodput_over_capacity"] = result["at_2_of_capacity"]["goodput_over_capacity"]
-    result["capacity_at_the_end"] = round(_capacity(url, context, random_), 2)
-    return result
+    capacities = [_capacity(url, context, random_)]
+    loads: dict[float, list[Load]] = {share: [] for share in (0.5, 0.9, 2.0)}
+    for _ in range(rounds):
+        for share, made in loads.items():
+            before = capacities[-1]
+            arrivals = asyncio.run(_open_loop(url, context, random_, share * before, seconds))
+            capacities.append(_capacity(url, context, random_))
+            made.append(Load(arrivals, seconds, (before + capacities[-1]) / 2))
+    overload = _overload(loads[2.0])
+    return {
+        "capacities_queries_per_second": [round(capacity, 2) for capacity in capacities],
+        "seconds_a_load": rounds * seconds,
+        **{f"at_{share:g}_of_capacity": _first_tokens(made) for share, made in loads.items()},
+        "overload": overload,
+        "goodput_over_capacity": overload["goodput_over_capacity"],
+    }
 
 
 def _capacity(url: str, context: Context, random_: random.Random) -> float:
@@ -102,7 +126,8 @@ async def _ask(http: LightClient, body: bytes) -> Arrival:
     return Arrival(reply.status, reply.sent, first_token, reply.done)
 
 
-def _first_tokens(arrivals: list[Arrival]) -> dict[str, float]:
+def _first_tokens(loads: list[Load]) -> dict[str, float]:
+    arrivals = [arrival for load in loads for arrival in load.arrivals]
     times = [arrival.first_token for arrival in arrivals if arrival.first_token is not None]
     return {
         "requests": len(arrivals),
@@ -113,17 +138,16 @@ def _first_tokens(arrivals: list[Arrival]) -> dict[str, float]:
     }
 
 
-def _overload(arrivals: list[Arrival], capacity: float, seconds: float) -> dict[str, float]:
-    """Goodput over the time in which requests arrived; answers that came later do not count."""
-    start = min(arrival.sent for arrival in arrivals)
-    answered = [arrival for arrival in arrivals if arrival.status == httpx2.codes.OK]
-    refused = [arrival for arrival in arrivals if arrival.status == httpx2.codes.TOO_MANY_REQUESTS]
-    goodput = sum(arrival.done < start + seconds for arrival in answered) / seconds
+def _overload(loads: list[Load]) -> dict[str, Any]:
+    goodputs = [load.goodput / load.capacity for load in loads]
+    refused = [
+        arrival for load in loads for arrival in load.arrivals if arrival.status == httpx2.codes.TOO_MANY_REQUESTS
+    ]
     waits = [arrival.done - arrival.sent for arrival in refused]
     return {
-        **_first_tokens(arrivals),
-        "goodput_queries_per_second": round(goodput, 2),
-        "goodput_over_capacity": round(goodput / capacity, 3),
+        "goodput_queries_per_second": round(statistics.mean(load.goodput for load in loads), 2),
+        "goodput_over_capacity": round(statistics.median(goodputs), 3),
+        "goodputs_over_capacity": [round(goodput, 3) for goodput in goodputs],
         "refusal_seconds_p50": _percentile(waits, 50),
         "refusal_seconds_p99": _percentile(waits, 99),
         "refusal_seconds_most": round(max(waits, default=0.0), 4),

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import httptools
 
 LOST = 0
-"""In place of a status: the connection broke."""
+"""In place of a status: the connection broke, or nothing came."""
+_LONGEST_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,8 @@ class LightClient:
         sent = time.perf_counter()
         try:
             connection = await self._connection()
-            reply = await connection.ask(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body, sent)
+            async with asyncio.timeout(_LONGEST_SECONDS):
+                reply = await connection.ask(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body, sent)
         except OSError:
             now = time.perf_counter()
             return Reply(LOST, b"", sent, now, now)

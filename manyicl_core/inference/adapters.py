@@ -15,7 +15,11 @@ from manyicl_core.inference.lora_bank import UnsupportedAdapter
 from manyicl_core.inference.requests import OutOfMemory, StorageAway, UnknownAdapter
 from manyicl_core.objects import ArtifactStore, fetch_weights
 
+_TIED_HEAD = 1.3
+"""A head that is tied to the embeddings is held twice (decision 20): at most about so many times all weights."""
 _TRAINED_BYTES = torch.float32.itemsize
+_MOST_FETCHED = 4
+"""At a time: the others' turn comes when one of them is there."""
 _UNCLAIMED = 4
 """Fetched weights that may wait on disk to be loaded."""
 
@@ -79,6 +83,8 @@ class Adapters:
         fetching = self._fetching.get(sha256)
         if fetching is None:
             self._drop_unclaimed()
+            if sum(not other.done() for other in self._fetching.values()) >= _MOST_FETCHED:
+                return None  # when_fetched is called for those
             fetching = self._fetching[sha256] = self._threads.submit(self._fetch, sha256)
             fetching.add_done_callback(lambda _: when_fetched())
         if not fetching.done():
@@ -142,7 +148,7 @@ class Adapters:
     def _load_whole(self, sha256: str, folder: Path) -> None:
         self._whole = None  # its memory first
         device, dtype = self._model.device, self._model.dtype
-        needed = (folder / MODEL_FILE).stat().st_size * dtype.itemsize // _TRAINED_BYTES
+        needed = int(_TIED_HEAD * (folder / MODEL_FILE).stat().st_size * dtype.itemsize / _TRAINED_BYTES)
         free = free_memory(device)
         if needed > free:
             raise OutOfMemory(

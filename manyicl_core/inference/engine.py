@@ -41,6 +41,7 @@ from manyicl_core.inference.vocabulary import Vocabulary
 _log = structlog.get_logger(__name__)
 
 _SCORED_QUERIES = 32
+_SCORED_BULK = 24
 _SCORED_LABELS = 256
 
 
@@ -104,8 +105,7 @@ class Engine:
     def step(self) -> tuple[bool, list[tuple[Ticket, Event]]]:
         """Do the next piece of work; says whether there was any, and what to tell to whom."""
         self._sweep()
-        while (ticket := self._waiting.pop(self._start)) is not None:
-            ticket.waits = False
+        self._waiting.offer(self._start)
         WAITING.set(len(self._waiting))
         worked = bool(self._makings or self._scorings or self._rows or self._unwritten)
         if self._makings:
@@ -131,6 +131,7 @@ class Engine:
             started = self._begin(ticket)
 
         self._guarded(begin, [ticket])
+        ticket.waits = started is not Start.BEGUN
         return started
 
     def _begin(self, ticket: Ticket) -> Start:
@@ -148,9 +149,9 @@ class Engine:
         if key is not None and (self._makings.makes(key) or self._prefixes.comes(key, self.wake)):
             return Start.UNREADY
         is_new = key is not None and not self._stand_behind(ticket, key)
-        if (is_new or self._makings.is_needed(ticket)) and self._makings.is_full:
+        if (is_new or self._makings.is_needed(ticket)) and not self._makings.has_place(ticket):
             self._let_go(ticket)
-            return Start.UNREADY
+            return Start.UNREADY if self._places.may_be_passed_by(ticket) else Start.FULL
         if key is not None and is_new:
             return Start.BEGUN if self._makings.begin_context(ticket, key) else self._lacks_memory(ticket)
         if self._makings.is_needed(ticket) and not self._makings.has_memory(ticket):
@@ -166,7 +167,8 @@ class Engine:
 
     def _has_room(self, ticket: Ticket) -> bool:
         if isinstance(ticket.request, LabelScoring):
-            return len(self._scorings) < _SCORED_QUERIES
+            bulk = sum(scored.is_bulk for scored in self._scorings)
+            return len(self._scorings) < _SCORED_QUERIES and not (ticket.is_bulk and bulk >= _SCORED_BULK)
         writing = [owner for owner, _ in self._rows.values()]
         begun = [*writing, *(owner for owner, _ in self._unwritten)]
         # Whoever has none need not wait until all that others have begun is written.
@@ -242,12 +244,13 @@ class Engine:
             self._guarded(lambda: self._go_on(ticket), [ticket])
 
     def _next_scoring(self) -> tuple[list[Ticket], Scoring]:
-        """Some of those that score labels over the same language model, labels bounded."""
-        assert self._scorings[0].model is not None
-        model = self._scorings[0].model.language_model
+        """Some of those that score labels over the same language model, labels bounded; in the queue's order."""
+        scorings = sorted(self._scorings, key=lambda one: self._waiting.order(one.request.tenant, one.request.priority))
+        assert scorings[0].model is not None
+        model = scorings[0].model.language_model
         batch: list[Ticket] = []
         labels = 0
-        for ticket in self._scorings:
+        for ticket in scorings:
             assert ticket.model is not None and isinstance(ticket.request, LabelScoring)
             labels += len(ticket.request.labels)
             if ticket.model.language_model is model and (not batch or labels <= _SCORED_LABELS):

@@ -7,6 +7,9 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
+_MOST_PASSED_BY = 32
+"""Of a tenant's: asking each of thousands would hold up everybody."""
+
 
 class Start(Enum):
     """How an item took its turn.
@@ -42,19 +45,18 @@ class FairQueue(Generic[Item]):
             self._used[tenant] = max(self._used.get(tenant, 0.0), self._clock)
         self._waiting.setdefault((priority, tenant), deque()).append(item)
 
-    def pop(self, start: Callable[[Item], Start]) -> Item | None:
-        """The first item that begins when it is offered its turn; None if none does."""
-        order = sorted(self._waiting, key=lambda place: (place[0], self._used[place[1]]))
-        for place in order:
-            for item in self._waiting[place]:
+    def offer(self, start: Callable[[Item], Start]) -> None:
+        """Offer all of them their turn; those that begin leave."""
+        for place in sorted(self._waiting, key=lambda place: self.order(place[1], place[0])):
+            passed_by = 0
+            for item in list(self._waiting[place]):
                 started = start(item)
-                if started is Start.FULL:
-                    break
                 if started is Start.BEGUN:
                     self._clock = self._used[place[1]]
                     self._take(place, item)
-                    return item
-        return None
+                passed_by += started is Start.UNREADY
+                if started is Start.FULL or passed_by == _MOST_PASSED_BY:
+                    break
 
     def remove(self, unwanted: Callable[[Item], bool]) -> list[Item]:
         """Take out all that is not wanted any more."""
@@ -62,6 +64,10 @@ class FairQueue(Generic[Item]):
         for place, item in removed:
             self._take(place, item)
         return [item for _, item in removed]
+
+    def order(self, tenant: str, priority: int) -> tuple[int, float]:
+        """By what its turn comes, the least first."""
+        return priority, self._used[tenant]
 
     def has_used_least(self, tenant: str, others: Iterable[str]) -> bool:
         """Whether none of the others has used less."""

@@ -72,17 +72,23 @@ class FusedMLP(nn.Module):
 
 def fuse_layers(model: PreTrainedModel) -> list[LoraLinear]:
     """Replace the parts of ``model``'s layers in place; gives all its linear layers but the head."""
-    for path, module in list(model.named_modules()):
-        if isinstance(module, _ATTENTION):
-            _replace(model, path, FusedAttention(path, module))
-        elif isinstance(module, _MLP):
-            _replace(model, path, FusedMLP(path, module))
+    # By path: a module that a list still holds would keep its weights.
+    for path in _paths(model, (*_ATTENTION, *_MLP)):
+        module = model.get_submodule(path)
+        fused = FusedAttention(path, module) if isinstance(module, _ATTENTION) else FusedMLP(path, module)
+        _replace(model, path, fused)
     head = model.get_output_embeddings()
-    for path, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear) and module is not head:
+    for path in _paths(model, (nn.Linear,)):
+        module = model.get_submodule(path)
+        assert isinstance(module, nn.Linear)
+        if module is not head:
             bias = None if module.bias is None else module.bias.data
             _replace(model, path, LoraLinear({path: module.out_features}, module.weight.data, bias))
     return [module for module in model.modules() if isinstance(module, LoraLinear)]
+
+
+def _paths(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> list[str]:
+    return [path for path, module in model.named_modules() if isinstance(module, kinds)]
 
 
 def _joined(path: str, owner: nn.Module, names: Sequence[str]) -> LoraLinear:
@@ -95,7 +101,7 @@ def _joined(path: str, owner: nn.Module, names: Sequence[str]) -> LoraLinear:
         weights.append(layer.weight.data)
         if layer.bias is not None:
             biases.append(layer.bias.data)
-        layer.weight = nn.Parameter(layer.weight.data[:0], requires_grad=False)
+        layer.weight = nn.Parameter(layer.weight.new_empty(0, layer.in_features), requires_grad=False)
     assert len(biases) in (0, len(weights))
     weight = weights[0] if len(weights) == 1 else torch.cat(weights)
     return LoraLinear(parts, weight, torch.cat(biases) if biases else None)

@@ -54,10 +54,10 @@ class Makings:
     def __iter__(self) -> Iterator[Ticket]:
         return (making.ticket for making in self._makings)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether another prefix has to wait."""
-        return len(self._makings) >= _MOST
+    def has_place(self, ticket: Ticket) -> bool:
+        """Whether a prefix for it can be begun; bulk leaves a place to the others."""
+        bulk = any(making.ticket.is_bulk for making in self._makings)
+        return len(self._makings) < _MOST and not (ticket.is_bulk and bulk)
 
     def makes(self, key: PrefixKey) -> bool:
         """Whether this context is being made."""

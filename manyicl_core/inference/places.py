@@ -34,11 +34,15 @@ class Places:
             return len(others) < self._most and bulk < max(1, self._most - self._quarter)
         return len(others) < self._most + (self._quarter if self.is_new(ticket, others) else 0)
 
-    def lacks_memory(self, ticket: Ticket) -> None:
-        """It could begin but for weights or contexts that others use; after a while nobody begins before it."""
+    def may_be_passed_by(self, ticket: Ticket) -> bool:
+        """Whether its tenant's next ones may begin before it: for a while, or it would not be its turn for ever."""
         now = time.monotonic()
         ticket.lacks_since = now if ticket.lacks_since is None else ticket.lacks_since
-        if self._starving is None and now - ticket.lacks_since >= PATIENCE_SECONDS:
+        return now - ticket.lacks_since < PATIENCE_SECONDS
+
+    def lacks_memory(self, ticket: Ticket) -> None:
+        """It could begin but for weights or contexts that others use; after a while nobody begins before it."""
+        if not self.may_be_passed_by(ticket) and self._starving is None:
             self._starving = ticket
 
     def are_kept_from(self, ticket: Ticket) -> bool:

@@ -1,7 +1,8 @@
 """The prefix: keys and values of a compiled context, which all its queries share."""
 
 import hashlib
-from dataclasses import dataclass
+from array import array
+from dataclasses import dataclass, field
 
 from manyicl_core.inference.eight_bits import EightBitLayers
 from manyicl_core.inference.row_attention import Layers
@@ -65,9 +66,14 @@ class PrefixKey:
 
     adapter: str | None
     salt: str
-    tokens: tuple[int, ...]
+    tokens: tuple[int, ...] = field(compare=False)
+    # Thousands of tokens are compared by their hash: keys are looked up many times a step.
+    tokens_sha256: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tokens_sha256", hashlib.sha256(array("Q", self.tokens)).digest())
 
     def digest(self, base: str) -> str:
         """The key's name on disk; ``base`` stands for the base model, its numbers and the encoder."""
-        text = "\n".join([base, self.adapter or "", self.salt, ",".join(map(str, self.tokens))])
+        text = "\n".join([base, self.adapter or "", self.salt, self.tokens_sha256.hex()])
         return hashlib.sha256(text.encode()).hexdigest()

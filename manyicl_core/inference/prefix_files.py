@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from threading import BoundedSemaphore
 
+import numpy as np
 import structlog
 import torch
 import xxhash
@@ -42,6 +43,8 @@ class PrefixFiles:
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="write-prefixes")
         self._reading = ThreadPoolExecutor(2, thread_name_prefix="read-prefixes")
         self._unwritten = BoundedSemaphore(_MOST_UNWRITTEN)
+        # To be deleted, when what is to be written is.
+        self._going: set[Path] = set()
         folder.mkdir(parents=True, exist_ok=True)
         for part in folder.glob("*.part"):  # of a process that was killed
             part.unlink(missing_ok=True)
@@ -56,9 +59,10 @@ class PrefixFiles:
         self._writing.submit(int).result()
 
     def size_bytes(self, key: PrefixKey) -> int | None:
-        """Bytes of the key's file; None: there is none."""
+        """Bytes of the key's file; None: there is none, or not for long."""
+        path = self._path(key)
         try:
-            return self._path(key).stat().st_size
+            return None if path in self._going else path.stat().st_size
         except FileNotFoundError:
             return None
 
@@ -83,8 +87,17 @@ class PrefixFiles:
             return None
         with suppress(FileNotFoundError):  # it has just made room for another
             os.utime(path)
-        # Copied: what is mapped comes beside the memory of those that made room, which malloc keeps for others.
-        return Prefix(key.tokens, _layers({name: part.to(self._device, copy=True) for name, part in tensors.items()}))
+        return Prefix(key.tokens, _layers({name: self._own(part) for name, part in tensors.items()}))
+
+    def _own(self, mapped: torch.Tensor) -> torch.Tensor:
+        """A copy: a mapped file would come beside the memory of those that made room, which malloc keeps."""
+        if self._device.type != "cpu":
+            return mapped.to(self._device)
+        own = torch.empty_like(mapped)
+        # By numpy: torch would give each thread that copies a team of its own, beside which OpenMP
+        # lets the engine's threads sleep between any two operations.
+        np.copyto(own.view(torch.uint8).numpy(), mapped.view(torch.uint8).numpy())
+        return own
 
     def write(self, key: PrefixKey, prefix: Prefix) -> None:
         """Write a prefix beside the engine's work; a failure costs only the file.
@@ -99,7 +112,9 @@ class PrefixFiles:
 
     def delete(self, key: PrefixKey) -> None:
         """Delete the key's file, after all that is still to be written."""
-        self._writing.submit(self._path(key).unlink, missing_ok=True)
+        path = self._path(key)
+        self._going.add(path)
+        self._writing.submit(path.unlink, missing_ok=True).add_done_callback(lambda _: self._going.discard(path))
 
     def _path(self, key: PrefixKey) -> Path:
         return self._folder / f"{key.digest(self._base)}.safetensors"

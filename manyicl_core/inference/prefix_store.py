@@ -11,6 +11,8 @@ from manyicl_core.inference.metrics import PREFIX_BYTES, PREFIX_EVICTIONS, PREFI
 from manyicl_core.inference.prefix import EMPTY_PREFIX, Prefix, PrefixKey
 from manyicl_core.inference.prefix_files import PrefixFiles
 
+_MOST_READ = 2
+
 _log = structlog.get_logger(__name__)
 
 
@@ -67,8 +69,8 @@ class PrefixStore:
         """
         if key in self._entries:
             return False
-        if key not in self._coming and not self._begin_to_read(key, when_read):
-            return False
+        if key not in self._coming:
+            return self._begins_to_come(key, when_read)
         if self._coming[key].reading.done():
             self._arrive(key)
         return key in self._coming
@@ -103,8 +105,7 @@ class PrefixStore:
 
     def set_aside(self, size_bytes: int) -> bool:
         """Make room for a prefix about to be made; False: there is none now, as others are held."""
-        for key in [key for key, coming in self._coming.items() if coming.reading.done()]:
-            self._arrive(key)  # whoever asked for it may have left
+        self._arrive_all()
         idle = sum(entry.prefix.size_bytes for entry in self._entries.values() if not entry.holders)
         if self._bytes - idle + size_bytes > self._budget:
             return False
@@ -130,6 +131,7 @@ class PrefixStore:
 
     def shrink(self) -> None:
         """Let go of all that nobody holds."""
+        self._arrive_all()
         self._evict(0)
 
     def forget(self, key: PrefixKey) -> None:
@@ -150,16 +152,29 @@ class PrefixStore:
             if self._files is not None:
                 self._files.delete(gone)
 
-    def _begin_to_read(self, key: PrefixKey, when_read: Callable[[], None]) -> bool:
+    def _begins_to_come(self, key: PrefixKey, when_read: Callable[[], None]) -> bool:
         if self._files is None:
             return False
         size = self._files.size_bytes(key)
-        if size is None or not self.set_aside(size):
+        if size is None:
             return False
-        reading = self._files.fetch(key)
+        if sum(not coming.reading.done() for coming in self._coming.values()) >= _MOST_READ:
+            return True  # a little later; one tenant's many do not take all the room at once
+        if not self.set_aside(size):
+            return False
+        try:
+            reading = self._files.fetch(key)
+        except BaseException:
+            self.give_back(size)
+            raise
         self._coming[key] = _Coming(reading, size)
         reading.add_done_callback(lambda _: when_read())
         return True
+
+    def _arrive_all(self) -> None:
+        """Whoever asked for what has been read may have left."""
+        for key in [key for key, coming in self._coming.items() if coming.reading.done()]:
+            self._arrive(key)
 
     def _arrive(self, key: PrefixKey) -> None:
         """Keep what has been read, held by nobody."""

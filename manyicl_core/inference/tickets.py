@@ -21,6 +21,7 @@ class Ticket:
         set_aside: bytes of the store's budget, for what of its prompt is a prefix of its own.
         cached: tokens of the prompt that needed no work.
         texts: of each answer that is being written.
+        context_key: of the prompt's context; at least one token is left for the query, whose logits begin the answer.
     """
 
     request: Generation | LabelScoring
@@ -34,13 +35,12 @@ class Ticket:
     cached: int = 0
     texts: list[TextStream] = field(default_factory=list)
     unfinished: int = 0
+    context_key: PrefixKey | None = field(init=False)
 
-    @property
-    def context_key(self) -> PrefixKey | None:
-        """Of the prompt's context; at least one token is left for the query, whose logits begin the answer."""
+    def __post_init__(self) -> None:
         request = self.request
         tokens = request.prompt[: min(request.prefix_tokens, len(request.prompt) - 1)]
-        return PrefixKey(request.adapter, request.salt, tokens) if tokens else None
+        self.context_key = PrefixKey(request.adapter, request.salt, tokens) if tokens else None
 
     @property
     def query(self) -> list[int]:

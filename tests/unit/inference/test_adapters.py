@@ -13,7 +13,7 @@ import torch
 from manyicl_core.inference.adapters import Adapters
 from manyicl_core.inference.language_model import LanguageModel, TunedModel
 from manyicl_core.inference.requests import OutOfMemory, StorageAway, UnknownAdapter
-from manyicl_core.objects import ArtifactStore, open_store, put_weights, weights_key
+from manyicl_core.objects import ArtifactStore, fetch_weights, open_store, put_weights, weights_key
 from tests.unit.inference.conftest import MakeAdapter, load_tiny, save_whole_model
 
 TOKENS = torch.arange(30, 60)
@@ -226,3 +226,32 @@ def test_a_whole_model_without_room_is_refused_and_the_base_goes_on(
     assert list((tmp_path / "scratch").iterdir()) == []
     monkeypatch.undo()
     assert not torch.allclose(answer(get(adapters, whole)), before, atol=0.01)
+
+
+def test_few_weights_are_fetched_at_a_time(
+    model: LanguageModel,
+    store: ArtifactStore,
+    make_adapter: MakeAdapter,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    answers, begun = threading.Event(), []
+
+    def fetch_slowly(store: ArtifactStore, sha256: str, folder: Path) -> None:
+        begun.append(sha256)
+        assert answers.wait(30)
+        fetch_weights(store, sha256, folder)
+
+    monkeypatch.setattr("manyicl_core.inference.adapters.fetch_weights", fetch_slowly)
+    adapters = Adapters(model, store, scratch(tmp_path), 8)
+    digests = [put_weights(store, make_adapter(seed)) for seed in range(1, 8)]
+    fetched = threading.Event()
+    for digest in digests:
+        assert adapters.get(digest, (), fetched.set) is None
+    answers.set()
+    left = set(digests)
+    while left:
+        assert fetched.wait(30)
+        fetched.clear()
+        assert len(begun) <= len(digests) - len(left) + 4
+        left -= {digest for digest in left if adapters.get(digest, (), fetched.set) is not None}

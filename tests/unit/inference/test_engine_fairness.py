@@ -7,7 +7,7 @@ import pytest
 
 from manyicl_core.inference import places as places_module
 from manyicl_core.inference.language_model import LanguageModel
-from manyicl_core.inference.requests import Generation
+from manyicl_core.inference.requests import Generation, LabelScoring
 from manyicl_core.inference.tickets import Ticket
 from manyicl_core.inference.vocabulary import Vocabulary
 from tests.unit.inference.conftest import MakeAdapter
@@ -143,3 +143,52 @@ def test_what_needs_more_memory_is_not_passed_by_for_ever(
                 tickets[number] = engine.submit(crowd[number])
         engine.step()
     assert engine.told[waits]
+
+
+def contexts(tenant: str, count: int) -> list[Generation]:
+    """Of different contexts that take several steps each."""
+    return [
+        replace(REQUEST, tenant=tenant, prompt=(number + 5, *(CONTEXT * 20), 9), prefix_tokens=700)
+        for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize("patience", [60.0, 0.0])
+def test_what_waits_to_be_compiled_is_passed_by_for_a_while(
+    engine: Driven, monkeypatch: pytest.MonkeyPatch, patience: float
+):
+    monkeypatch.setattr(places_module, "PATIENCE_SECONDS", patience)
+    known = replace(REQUEST, tenant="one", prefix_tokens=len(CONTEXT))
+    engine.answer(known)
+    first, second, third = contexts("crowd", 3)
+    engine.submit(first)
+    engine.submit(second)
+    engine.steps(1)
+    new, later = engine.submit(replace(third, tenant="one")), engine.submit(known)
+    engine.steps(1)
+    assert new.waits
+    assert later.waits == (patience == 0)
+    engine.finish()
+    assert engine.deltas(new) and engine.deltas(later)
+
+
+SCORING = LabelScoring(
+    adapter=None, prompt=(*CONTEXT, 10, 11), labels=tuple((5, number, 2) for number in range(6, 106)), tenant="crowd"
+)
+
+
+@pytest.mark.parametrize("priority", [0, 1])
+def test_many_label_scores_of_one_do_not_keep_another_one_waiting(engine: Driven, priority: int):
+    crowd = [engine.submit(replace(SCORING, priority=priority)) for _ in range(60)]
+    engine.steps(3)
+    one = engine.submit(replace(SCORING, tenant="one"))
+    while not engine.told[one]:
+        engine.steps(1)
+    assert sum(bool(engine.told[ticket]) for ticket in crowd) < 20
+
+
+def test_bulk_leaves_a_place_to_those_that_need_a_new_context(engine: Driven):
+    bulk = [engine.submit(replace(request, priority=1)) for request in contexts("bulk", 2)]
+    engine.steps(1)
+    one = engine.submit(replace(contexts("one", 3)[2], tenant="one"))
+    assert finished(engine, [*bulk, one])[-1] == 1

@@ -1,5 +1,7 @@
 """Who waits is served by what each tenant has used, the urgent ones first."""
 
+from collections.abc import Callable
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,11 +12,25 @@ def anything(_: object) -> Start:
     return Start.BEGUN
 
 
+def first(queue: FairQueue[str], start: Callable[[str], Start] = anything) -> str | None:
+    """Let one begin; there is no room for the next."""
+    begun: list[str] = []
+
+    def start_one(item: str) -> Start:
+        started = Start.FULL if begun else start(item)
+        if started is Start.BEGUN:
+            begun.append(item)
+        return started
+
+    queue.offer(start_one)
+    return begun[0] if begun else None
+
+
 def served(queue: FairQueue[str], count: int, work: float = 1.0) -> list[str]:
     """Serve some, each for the same work; items are named ``tenant-number``."""
     found = []
     for _ in range(count):
-        item = queue.pop(anything)
+        item = first(queue)
         assert item is not None
         queue.charge(item.split("-")[0], work)
         found.append(item)
@@ -30,7 +46,7 @@ def test_a_tenant_is_served_in_order():
     queue: FairQueue[str] = FairQueue()
     push(queue, "a", 5)
     assert served(queue, 5) == [f"a-{number}" for number in range(5)]
-    assert queue.pop(anything) is None
+    assert first(queue) is None
 
 
 def test_a_hundred_requests_of_one_do_not_starve_another_ones():
@@ -56,7 +72,7 @@ def test_whoever_asks_for_more_work_gets_fewer_requests():
     push(queue, "large", 100)
     counts = {"small": 0, "large": 0}
     for _ in range(55):
-        item = queue.pop(anything)
+        item = first(queue)
         assert item is not None
         tenant = item.split("-")[0]
         counts[tenant] += 1
@@ -93,10 +109,10 @@ def test_one_that_there_is_no_room_for_holds_up_its_own_tenant_alone():
         asked.append(item)
         return Start.FULL if item.startswith("stuck") else Start.BEGUN
 
-    assert [queue.pop(start), queue.pop(start), queue.pop(start)] == ["other-0", "other-1", None]
+    assert [first(queue, start), first(queue, start), first(queue, start)] == ["other-0", "other-1", None]
     assert "stuck-1" not in asked
     assert len(queue) == 2
-    assert queue.pop(anything) == "stuck-0"
+    assert first(queue) == "stuck-0"
 
 
 def test_one_whose_own_things_are_on_the_way_is_passed_by_and_keeps_its_place():
@@ -107,9 +123,39 @@ def test_one_whose_own_things_are_on_the_way_is_passed_by_and_keeps_its_place():
     def start(item: str) -> Start:
         return Start.UNREADY if item in unready else Start.BEGUN
 
-    assert queue.pop(start) == "a-1"
+    assert first(queue, start) == "a-1"
     unready.clear()
-    assert [queue.pop(start), queue.pop(start), queue.pop(start)] == ["a-0", "a-2", None]
+    assert [first(queue, start), first(queue, start), first(queue, start)] == ["a-0", "a-2", None]
+
+
+def test_few_are_passed_by():
+    queue: FairQueue[str] = FairQueue()
+    push(queue, "a", 2000)
+    push(queue, "b", 1)
+    asked = []
+
+    def start(item: str) -> Start:
+        asked.append(item)
+        return Start.BEGUN if item == "b-0" else Start.UNREADY
+
+    queue.offer(start)
+    assert len(queue) == 2000
+    assert len(asked) < 50
+
+
+def test_all_that_there_is_room_for_begin_at_once():
+    queue: FairQueue[str] = FairQueue()
+    push(queue, "a", 3)
+    push(queue, "b", 3)
+    asked: list[str] = []
+
+    def start(item: str) -> Start:
+        asked.append(item)
+        return Start.FULL if item == "a-2" else Start.BEGUN
+
+    queue.offer(start)
+    assert asked == ["a-0", "a-1", "a-2", "b-0", "b-1", "b-2"]
+    assert [first(queue), first(queue)] == ["a-2", None]
 
 
 def test_what_is_not_wanted_any_more_is_taken_out():
@@ -117,7 +163,7 @@ def test_what_is_not_wanted_any_more_is_taken_out():
     push(queue, "a", 3)
     push(queue, "b", 1, priority=1)
     assert sorted(queue.remove(lambda item: item in ("a-0", "a-2", "b-0"))) == ["a-0", "a-2", "b-0"]
-    assert (len(queue), queue.pop(anything), queue.pop(anything)) == (1, "a-1", None)
+    assert (len(queue), first(queue), first(queue)) == (1, "a-1", None)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 1), st.booleans()), max_size=60))
@@ -127,11 +173,11 @@ def test_nothing_is_lost_or_served_twice(events):
     for number, (tenant, priority, pops) in enumerate(events):
         queue.push(number, tenant, priority)
         if pops:
-            item = queue.pop(anything)
+            item = first(queue)
             assert item is not None
             queue.charge(events[item][0], 1.0 + item % 3)
             served.append(item)
         assert len(queue) == number + 1 - len(served)
-    while (item := queue.pop(anything)) is not None:
+    while (item := first(queue)) is not None:
         served.append(item)
     assert sorted(served) == list(range(len(events)))

@@ -1,5 +1,7 @@
 """One base model with adapters beside it: each answers exactly, and the base stays what it was."""
 
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,17 @@ def test_nothing_that_computes_an_answer_keeps_a_graph(model: LanguageModel, mak
 def test_the_memory_of_a_token_is_that_of_its_keys_and_values(base_only: LanguageModel):
     layers = base_only.new_layers(1, 10)
     assert base_only.bytes_a_token * 10 == sum(part.nbytes for layer in layers for part in layer)
+
+
+def test_weights_that_were_laid_out_anew_are_held_once(tiny_model: Path):
+    plain = load_tiny(tiny_model)
+    left = [
+        weakref.ref(module.weight.untyped_storage())
+        for module in plain.modules()
+        if isinstance(module, torch.nn.Linear)
+    ]
+    model = LanguageModel(plain)
+    del plain
+    gc.collect()
+    assert [storage() for storage in left] == [None] * len(left)
+    assert logits_of(model).isfinite().all()

@@ -358,3 +358,68 @@ def test_a_device_without_memory_costs_only_the_reading(folder: Path, written: P
     assert not store.comes(KEY, read.set)
     assert store.size_bytes == 0
     assert written.exists()
+
+
+def test_few_files_are_read_at_a_time(folder: Path, prefix: Prefix, held_back: HeldBack):
+    keys = [replace(KEY, salt=str(number)) for number in range(5)]
+    for key in keys:
+        write(folder, key, prefix)
+    size = sum(path.stat().st_size for path in folder.iterdir()) // 5
+    store = PrefixStore(1 << 20, files_in(folder))
+    assert [store.comes(key, held_back.read.set) for key in keys] == [True] * 5
+    assert store.size_bytes == 2 * size
+    held_back.may_be_read.set()
+    left = set(keys)
+    while left:
+        assert held_back.read.wait(30)
+        held_back.read.clear()
+        left -= {key for key in keys if not store.comes(key, held_back.read.set)}
+    assert all(store.hold(key) for key in keys)
+
+
+def test_what_was_read_for_nobody_leaves_when_memory_ends(folder: Path, written: Path, held_back: HeldBack):
+    store = PrefixStore(1 << 20, files_in(folder))
+    assert store.comes(KEY, held_back.read.set)
+    held_back.may_be_read.set()
+    assert held_back.read.wait(30)
+    store.shrink()
+    assert store.size_bytes == 0
+
+
+def test_a_file_that_cannot_be_read_now_leaves_no_room_set_aside(
+    folder: Path, written: Path, monkeypatch: pytest.MonkeyPatch
+):
+    files = files_in(folder)
+    store = PrefixStore(1 << 20, files)
+
+    def no_thread(_: PrefixKey) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(files, "fetch", no_thread)
+    with pytest.raises(RuntimeError):
+        store.comes(KEY, bool)
+    assert store.size_bytes == 0
+
+
+def test_a_forgotten_file_is_not_read_while_it_waits_to_be_deleted(
+    folder: Path, prefix: Prefix, monkeypatch: pytest.MonkeyPatch
+):
+    works = threading.Event()
+
+    def save_slowly(*file: Any) -> None:
+        works.wait(60)
+        save_file(*file)
+
+    files = files_in(folder)
+    files.write(KEY, prefix)
+    files.wait()
+    monkeypatch.setattr(prefix_files, "save_file", save_slowly)
+    files.write(replace(KEY, salt="other"), prefix)
+    assert files.size_bytes(KEY) is not None
+    files.delete(KEY)
+    assert files.size_bytes(KEY) is None
+    works.set()
+    files.write(KEY, prefix)
+    files.wait()
+    assert files.size_bytes(KEY) is not None, "it was compiled again"
+    files.close()
