@@ -68,8 +68,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True, help="where the figures go")
     parser.add_argument("--quick", action="store_true", help="one round")
+    parser.add_argument("--peer", choices=PEERS, action="append", help="only this one; may be given several times")
     arguments = parser.parse_args()
-    count = 1 if arguments.quick else 3
+    count = 1 if arguments.quick else 5
     random_ = random.Random(0)
     tokens = random_tokens(random_, CONTEXT_TOKENS)
     rounds: dict[str, list[Rates]] = {}
@@ -83,9 +84,9 @@ def main() -> int:
             }
             for side in ours.values():
                 warm_up(side, CLIENTS)
-            for start in (llama_cpp, vllm, transformers_serve):
-                with start(folder, tokens, random_) as peer:
-                    rounds[start.__name__] = measure(ours, peer, count)
+            for name_ in arguments.peer or PEERS:
+                with PEERS[name_](folder, tokens, random_) as peer:
+                    rounds[name_] = measure(ours, peer, count)
     result = summary(rounds)
     table = Table("side", *(f"{clients} clients" for clients in CLIENTS), title="milliseconds a query")
     for side, figures in result["milliseconds_a_query"].items():
@@ -133,6 +134,9 @@ def transformers_serve(folder: Path, tokens: list[int], random_: random.Random) 
         yield Peer(server, {"ours": Side("transformers_serve", server.url, query)}, queries_a_client=1)
 
 
+PEERS = {"llama_cpp": llama_cpp, "vllm": vllm, "transformers_serve": transformers_serve}
+
+
 def warm_up(side: Side, clients: tuple[int, ...]) -> None:
     """Let a server meet the context, and numbers of clients."""
     for count in (1, *clients):
@@ -164,7 +168,7 @@ def _round(ours: dict[str, Side], peer: Peer) -> Rates:
 
 
 def _rate(side: Side, clients: int, queries_a_client: int) -> float:
-    queries = queries_a_client * (3 if clients == 1 else 1)
+    queries = queries_a_client * (6 if clients == 1 else 1)
     return rate(closed_loop(side.url, [[side.query() for _ in range(queries)] for _ in range(clients)]))
 
 
