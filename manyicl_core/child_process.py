@@ -97,13 +97,11 @@ def engine_environment(environment: dict[str, str]) -> dict[str, str]:
     long for a single answer; awake for this long, they take 2.2 times as long beside a trainer on
     the same cores, about the engine's share of them; awake for four times as long, 5.5 times. Who has the
     machine for the engine alone may set more. Memory
-    is kept as for a job, but bounded, as the engine stays: a context is compiled in a fifth less time. All
-    threads share one arena, so that a context that is read takes the memory of one that was computed.
+    is kept as for a job, but bounded, as the engine stays: a context is compiled in a fifth less time.
     """
     return {
         **passive_threads(environment),
         "GOMP_SPINCOUNT": environment.get("GOMP_SPINCOUNT", "2500"),
-        "MALLOC_ARENA_MAX": "1",
         "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
         "MALLOC_TRIM_THRESHOLD_": str(512 * 2**20),
         "MALLOC_TOP_PAD_": str(64 * 2**20),

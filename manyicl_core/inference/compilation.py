@@ -33,7 +33,7 @@ class Compilation:
         self._model = model
         self._tokens = tokens
         self._before = before
-        self._layers = model.language_model.new_layers(1, len(tokens) - len(before.tokens))
+        self._layers = model.language_model.new_prefix(len(tokens) - len(before.tokens))
         for ours, theirs in zip(self._layers, start.layers, strict=False):
             for part, other in zip(ours, theirs, strict=True):
                 part[:, :, : len(start.tokens)] = other

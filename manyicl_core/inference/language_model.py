@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from mmap import mmap
 from pathlib import Path
 
 import torch
@@ -69,6 +70,15 @@ class LanguageModel:
             return torch.zeros(shape, dtype=self.dtype, device=self.device)
 
         return tuple((part(), part()) for _ in range(self._base.config.num_hidden_layers))
+
+    def new_prefix(self, tokens: int) -> Layers:
+        """The same for one row, which on a CPU leaves memory as a whole: malloc would keep it for later."""
+        if self.device.type != "cpu":
+            return self.new_layers(1, tokens)
+        count, (heads, size) = self._base.config.num_hidden_layers, self._heads
+        room = mmap(-1, tokens * self.bytes_a_token)  # zeros, as the system gives them
+        parts = torch.frombuffer(room, dtype=self.dtype).view(count, 2, 1, heads, tokens, size)
+        return tuple((keys, values) for keys, values in parts)
 
     @property
     def _heads(self) -> tuple[int, int]:

@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from threading import BoundedSemaphore
 
-import numpy as np
 import structlog
 import torch
 import xxhash
@@ -87,17 +86,8 @@ class PrefixFiles:
             return None
         with suppress(FileNotFoundError):  # it has just made room for another
             os.utime(path)
-        return Prefix(key.tokens, _layers({name: self._own(part) for name, part in tensors.items()}))
-
-    def _own(self, mapped: torch.Tensor) -> torch.Tensor:
-        """A copy: a mapped file would come beside the memory of those that made room, which malloc keeps."""
-        if self._device.type != "cpu":
-            return mapped.to(self._device)
-        own = torch.empty_like(mapped)
-        # By numpy: torch would give each thread that copies a team of its own, beside which OpenMP
-        # lets the engine's threads sleep between any two operations.
-        np.copyto(own.view(torch.uint8).numpy(), mapped.view(torch.uint8).numpy())
-        return own
+        # On a CPU they stay the file's pages, which leave memory with the prefix.
+        return Prefix(key.tokens, _layers({name: tensor.to(self._device) for name, tensor in tensors.items()}))
 
     def write(self, key: PrefixKey, prefix: Prefix) -> None:
         """Write a prefix beside the engine's work; a failure costs only the file.

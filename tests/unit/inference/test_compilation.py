@@ -24,6 +24,13 @@ def test_a_prefix_holds_grouped_keys_and_values_of_every_layer(untuned: TunedMod
     assert prefix.size_bytes == 2 * 2 * 2 * len(TOKENS) * 16 * 4
 
 
+def test_a_prefix_has_memory_of_its_own_to_the_byte(untuned: TunedModel):
+    prefix = compile_prefix(untuned, TOKENS)
+    [owner] = {tensor.untyped_storage().data_ptr() for layer in prefix.layers for tensor in layer}
+    storage = prefix.layers[0][0].untyped_storage()
+    assert (storage.data_ptr(), storage.nbytes()) == (owner, prefix.size_bytes)
+
+
 @pytest.mark.parametrize("chunk", [1, 5, len(TOKENS), 1000])
 def test_chunks_of_any_size_give_the_same_prefix_and_states(untuned: TunedModel, chunk: int):
     compilation = Compilation(untuned, TOKENS)
