@@ -10,7 +10,7 @@ from manyicl_core.method.sampling import context_order
 from manyicl_core.method.selection import Scored, SelectionKind, cheapest_good
 from manyicl_core.method.tasks import Example
 from manyicl_core.store.contexts.context_object import SelectedObject, TriedObject
-from manyicl_core.store.contexts.hosting import QUERY_ROOM
+from manyicl_core.store.contexts.service import QUERY_ROOM
 from worker.demonstrations import Draw
 
 _MOST_QUERIES = 64

@@ -8,14 +8,14 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
-from manyicl_core.base_models.catalog import BaseModelEntry, base_model_folder, context_length, is_pulled
+from manyicl_core.base_models.catalog import base_model_folder, is_pulled
 from manyicl_core.errors import InvalidRequest, NotFound, Unavailable
 from manyicl_core.ids import new_id
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.contexts.compiled import delete_objects, load_compiled, put_source
 from manyicl_core.store.contexts.options import CreateContext
 from manyicl_core.store.contexts.salts import cache_salt
-from manyicl_core.store.contexts.service import ANSWER_ROOM
+from manyicl_core.store.contexts.service import longest_context
 from manyicl_core.store.contexts.sources import source_task
 from manyicl_core.store.creations import forget_made
 from manyicl_core.store.job_states import QUEUED
@@ -26,9 +26,6 @@ from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Context
 
 CONTEXT_PREFIX = "ctx_"
-
-QUERY_ROOM = 256
-"""Tokens that every context leaves for a query."""
 
 _REMOVED_AT_ONCE = 100
 
@@ -80,7 +77,7 @@ def create_context(session: Session, store: ArtifactStore, project_id: str, requ
 
 def _token_budget(model: ServedModel, asked: int | None) -> int:
     """As asked; otherwise a training sequence of the model, or what leaves room for a query."""
-    longest = _longest(model.base)
+    longest = longest_context(model.base)
     if asked is None:
         return min(model.trained_tokens, longest)
     if asked > longest:
@@ -90,10 +87,6 @@ def _token_budget(model: ServedModel, asked: int | None) -> int:
             "max_tokens",
         )
     return asked
-
-
-def _longest(base: BaseModelEntry) -> int:
-    return context_length(base) - ANSWER_ROOM - QUERY_ROOM
 
 
 def get_context(session: Session, project_id: str, context_id: str, param: str | None = None) -> Context:

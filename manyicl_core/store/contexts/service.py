@@ -3,18 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from manyicl_core.base_models.catalog import base_model_folder, context_length
+from manyicl_core.base_models.catalog import BaseModelEntry, base_model_folder, context_length
 from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.errors import InvalidRequest, NotFound
-from manyicl_core.method.contexts import draw_context
 from manyicl_core.method.encoding import ANSWER_TEMPLATE, escape_answer
-from manyicl_core.method.tasks import Example, Task
+from manyicl_core.method.tasks import Example
 from manyicl_core.objects import ArtifactStore
+from manyicl_core.store.contexts.drawn import DrawnTask, drawn_task
 from manyicl_core.store.contexts.schemas import InlineContext, ManyiclChat
 from manyicl_core.store.models.service import ServedModel
-from manyicl_core.store.tasks.datasets import load_dataset
 
 ANSWER_ROOM = 256
+
+QUERY_ROOM = 256
+"""Tokens that every context leaves for a query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class HostedPrompt:
         stop_token: ends the answer.
         labels: the closed set of answers, or None.
         context: the id of a hosted context, or None.
-        label_tokens: of a hosted context, the ids of the labels, each with the stop token.
+        label_tokens: the ids of the labels, each with the stop token; None where they came with the request.
     """
 
     tokens: tuple[int, ...]
@@ -47,6 +49,11 @@ class HostedPrompt:
         return label_texts(self.labels)
 
 
+def longest_context(base: BaseModelEntry) -> int:
+    """The most tokens of a context of this model, so that a query and its answer fit beside it."""
+    return context_length(base) - ANSWER_ROOM - QUERY_ROOM
+
+
 def hosted_prompts(
     store: ArtifactStore, model: ServedModel, request: ManyiclChat, queries: Sequence[str]
 ) -> list[HostedPrompt]:
@@ -61,18 +68,15 @@ def hosted_prompts(
     encoder = load_encoder(base_model_folder(model.base))
     encoded = [encoder.query(query) for query in queries]
     room = context_length(model.base) - max(map(len, encoded)) - ANSWER_ROOM
+    label_tokens: list[list[int]] | None = None
     if isinstance(request.context, InlineContext):
         context, shots = _inline_tokens(model, request.context, request.max_shots)
-        labels = request.context.labels
+        labels = _distinct(request.context.labels)
     else:
         assert request.task is not None
-        task = next((task for task in _tasks(store, model) if task.definition.name == request.task), None)
-        if task is None:
-            raise NotFound("task of this model", request.task, "manyicl.task")
-        shots_asked = len(task.demonstrations) if request.max_shots is None else request.max_shots
-        limit = min(room, model.trained_tokens) if request.max_shots is None else room
-        drawn = draw_context(encoder, task.definition, task.demonstrations, shots_asked, limit)
-        context, shots, labels = drawn.tokens, drawn.shots, task.definition.labels
+        task = _drawn_task(store, model, request.task, request.max_shots)
+        context, shots = task.first(request.max_shots, room)
+        labels, label_tokens = task.labels, task.label_tokens
     if len(context) > room:
         raise InvalidRequest(
             f"the context has {len(context)} tokens and {max(room, 0)} fit beside this query and its answer; "
@@ -80,8 +84,10 @@ def hosted_prompts(
             "manyicl.max_shots",
             "context_length_exceeded",
         )
-    closed = None if labels is None else tuple(dict.fromkeys(label.strip() for label in labels))
-    return [HostedPrompt((*context, *query), len(context), shots, encoder.stop, closed) for query in encoded]
+    return [
+        HostedPrompt((*context, *query), len(context), shots, encoder.stop, labels, label_tokens=label_tokens)
+        for query in encoded
+    ]
 
 
 def label_texts(labels: Sequence[str]) -> list[str]:
@@ -99,7 +105,18 @@ def _inline_tokens(model: ServedModel, context: InlineContext, max_shots: int | 
     return tuple(encoder.context(context.instruction, encoded)), len(encoded)
 
 
-def _tasks(store: ArtifactStore, model: ServedModel) -> list[Task]:
+def _distinct(labels: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if labels is None else tuple(dict.fromkeys(label.strip() for label in labels))
+
+
+def _drawn_task(store: ArtifactStore, model: ServedModel, name: str, max_shots: int | None) -> DrawnTask:
+    """What fills a training sequence or, where the number of demonstrations is given, all that the model reads.
+
+    It leaves the same room whatever the query: more beside a short one would be another prefix, compiled anew.
+    """
     if model.dataset is None:
-        return []
-    return load_dataset(store, model.dataset)
+        raise NotFound("task of this model", name, "manyicl.task")
+    limit = longest_context(model.base)
+    if max_shots is None:
+        limit = min(limit, model.trained_tokens)
+    return drawn_task(store, base_model_folder(model.base), model.dataset, name, limit)
