@@ -50,6 +50,7 @@ async def stream_completion(
     head = {"id": _id(), "object": "text_completion", "created": int(time.time()), "model": body.model}
     texts: defaultdict[int, PlainText] = defaultdict(call.new_text)
     logprobs: defaultdict[int, CompletionLogprobs] = defaultdict(lambda: CompletionLogprobs(call.special))
+    manyicl = None if call.hosted is None else told(call.hosted)
     with naming_the_field(call.body):
         async with aclosing(engine.stream(_PATH, call.body)) as parts:
             async for part in parts:
@@ -59,11 +60,11 @@ async def stream_completion(
                     if finish is not None:
                         text += texts[index].flush()
                     shown = _choice(index, text, finish, logprobs[index].of(choice.get("logprobs")))
-                    yield {**head, "choices": [shown], "usage": None}
+                    yield {**head, "choices": [shown], "usage": None, "manyicl": manyicl}
                 # Chunks with choices say how much it is so far.
                 if not part["choices"] and body.usage_asked:
-                    manyicl = None if call.hosted is None else told(call.hosted, part["usage"])
-                    yield {**head, "choices": [], "usage": part["usage"], "manyicl": manyicl}
+                    whole = None if call.hosted is None else told(call.hosted, part["usage"])
+                    yield {**head, "choices": [], "usage": part["usage"], "manyicl": whole}
 
 
 async def _told_at_once(

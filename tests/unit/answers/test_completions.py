@@ -10,6 +10,7 @@ from manyicl_core.answers.completion_answer import stream_completion
 from manyicl_core.answers.completion_call import CompletionCall, Prompt
 from manyicl_core.answers.completion_logprobs import CompletionLogprobs
 from manyicl_core.answers.completion_request import CreateCompletion
+from manyicl_core.store.contexts.service import HostedPrompt
 from tests.unit.answers.test_chat import USAGE, ScriptedEngine, choice
 
 SPECIAL = frozenset({0})
@@ -110,3 +111,17 @@ def test_usage_is_streamed_once_and_only_when_it_is_asked_for() -> None:
 
     assert usages() == [None, None]
     assert usages(stream_options={"include_usage": True}) == [None, None, USAGE]
+
+
+def test_every_chunk_of_a_stream_tells_the_demonstrations_and_the_last_what_was_cached() -> None:
+    engine = ScriptedEngine(chunks=[choice(0, " a"), choice(0, "b", "stop"), {"choices": [], "usage": USAGE}])
+    prompt = HostedPrompt(tokens=(1, 2, 3), context_tokens=2, shots=1, stop_token=9, labels=None, context="ctx_a")
+    body = CreateCompletion(model="ctx_a", prompt="a", stream=True, stream_options={"include_usage": True})
+
+    async def read(call: CompletionCall) -> list[Any]:
+        return [part["manyicl"] async for part in stream_completion(engine, call, body)]
+
+    shown = {"context": "ctx_a", "shots": 1, "context_tokens": 2}
+    hosted = CompletionCall({"prompt": [1, 2, 3]}, prompt, (), SPECIAL)
+    assert asyncio.run(read(hosted)) == [shown, shown, shown | {"cached_tokens": 5}]
+    assert asyncio.run(read(CALL)) == [None, None, None]
