@@ -40,12 +40,9 @@ from manyicl_core.inference.schemas import (
     usage,
 )
 from manyicl_core.inference.vocabulary import Vocabulary
-from manyicl_core.method.labels import LabelTree
+from manyicl_core.method.labels import MAX_LABEL_TOKENS, LabelTree
 
 _CLIENT_CLOSED_REQUEST = 499
-_LONGEST_LABEL = 256
-"""Tokens of a label, the stop token included: what there is room for behind a context."""
-
 _LABEL_SETS = 64
 _MOST_ECHOED = 1_000_000
 """Log-probabilities of a body's prompts: a hundred bytes each."""
@@ -330,9 +327,9 @@ async def _all(answers: list[Coroutine[Any, Any, Result]]) -> list[Result]:
 
 def _check_labels(labels: Sequence[Sequence[int]]) -> None:
     longest = max(map(len, labels))
-    if longest > _LONGEST_LABEL:
+    if longest > MAX_LABEL_TOKENS:
         raise BadRequest(
-            f"a label has {longest} tokens and may have {_LONGEST_LABEL}; shorten it, or ask for free text",
+            f"a label has {longest} tokens and may have {MAX_LABEL_TOKENS}; shorten it, or ask for free text",
             "label_too_long",
         )
 

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
+MAX_LABEL_TOKENS = 256
+"""Of an encoded label, the stop token included: what there is room for behind a context."""
+
 
 class LabelTree:
     """The answers that a closed-label task allows, as a tree over token ids.

@@ -4,8 +4,12 @@ from collections.abc import Iterator
 
 from sqlalchemy.orm import Session
 
+from manyicl_core.base_models.catalog import base_model_folder
+from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.errors import InvalidRequest
 from manyicl_core.method.dataset import Row
+from manyicl_core.method.encoding import Encoder
+from manyicl_core.method.labels import MAX_LABEL_TOKENS
 from manyicl_core.method.tasks import Example, Task, TaskDefinition
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.contexts.options import CreateContext
@@ -22,7 +26,8 @@ def source_task(
     """The task that a context shows, with all examples to choose from; ``line`` names an example.
 
     Raises:
-        InvalidRequest: there is not exactly one source, it has no such task, or an output is no label.
+        InvalidRequest: there is not exactly one source, it has no such task, an output is no label, or a label is too
+            long.
         NotFound: the project has no such file.
     """
     _check_one_source(request)
@@ -41,6 +46,7 @@ def source_task(
     task = Task(definition=task.definition.model_copy(update=changes), demonstrations=task.demonstrations)
     if problem := next(_label_problems(task, request), None):
         raise problem
+    _check_label_lengths(load_encoder(base_model_folder(model.base)), task.definition, request)
     return task
 
 
@@ -92,3 +98,16 @@ def _label_problems(task: Task, request: CreateContext) -> Iterator[InvalidReque
             if request.examples is not None:
                 where = field = f"examples.{example.line}.output"
             yield InvalidRequest(f"{where}: {example.output[:60]!r} is not a label; correct it or add the label", field)
+
+
+def _check_label_lengths(encoder: Encoder, definition: TaskDefinition, request: CreateContext) -> None:
+    """The engine would refuse every call of a context with a longer one."""
+    for position, label in enumerate(definition.labels or []):
+        tokens = len(encoder.answer(label))
+        if tokens > MAX_LABEL_TOKENS:
+            field = "task" if request.labels is None else f"labels.{position}"
+            raise InvalidRequest(
+                f"{field}: the label {label[:60]!r} has {tokens} tokens and may have {MAX_LABEL_TOKENS}; "
+                "shorten it, also in the examples, or give the examples without labels",
+                field,
+            )

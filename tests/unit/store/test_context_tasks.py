@@ -1,4 +1,4 @@
-"""Calls by a task of the model: its demonstrations are drawn once, the same for every ordinary query."""
+"""Tasks of a model behind its calls and contexts: drawn once, the same for every ordinary query."""
 
 import hashlib
 from collections.abc import Iterator
@@ -8,23 +8,27 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from sqlalchemy.orm import Session
 
 from manyicl_core.base_models.catalog import known_base_models
 from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.errors import InvalidRequest, NotFound
 from manyicl_core.method.contexts import Context, draw_context
 from manyicl_core.method.encoding import Encoder
+from manyicl_core.method.labels import MAX_LABEL_TOKENS
 from manyicl_core.method.tasks import Task
 from manyicl_core.objects import ArtifactStore, open_store
 from manyicl_core.settings import get_settings
 from manyicl_core.store.contexts import drawn
+from manyicl_core.store.contexts.options import CreateContext
 from manyicl_core.store.contexts.schemas import ManyiclChat
 from manyicl_core.store.contexts.service import ANSWER_ROOM, QUERY_ROOM, HostedPrompt, hosted_prompts
+from manyicl_core.store.contexts.sources import source_task
 from manyicl_core.store.models.service import ServedModel
 from manyicl_core.store.tasks.dataset_cache import TASKS
 from tests.services import BASE_MODEL
 from tests.tiny_model import MAX_POSITIONS
-from tests.unit.sample_tasks import numbered_task
+from tests.unit.sample_tasks import numbered_task, task_of
 
 # More demonstrations than fit.
 COUNT = numbered_task(400)
@@ -147,3 +151,21 @@ def test_the_labels_of_a_task_are_encoded_with_it(model: ServedModel, store: Art
     labelled = numbered_task(2, "mark", labels=["000", "001"], metric="accuracy")
     prompt = asked(store, trained_on(model, store, labelled), SHORT, task="mark")
     assert prompt.label_tokens == [encoder.answer("000"), encoder.answer("001")]
+
+
+def test_a_context_with_a_label_that_no_call_could_answer_is_refused(
+    model: ServedModel, store: ArtifactStore, encoder: Encoder
+) -> None:
+    longest = "x" * (MAX_LABEL_TOKENS - len(encoder.answer("x")) + 1)
+    assert len(encoder.answer(longest)) == MAX_LABEL_TOKENS
+
+    def made(too: str, **body: object) -> Task:
+        task = task_of([("a", "yes"), ("b", longest + too)], "mark", labels=["yes", longest + too], metric="accuracy")
+        request = CreateContext.model_validate({"model": "m", "task": "mark"} | body)
+        return source_task(Session(), store, "p", trained_on(model, store, task), request)
+
+    assert made("").definition.labels == ["yes", longest]
+    for labels, field in ((None, "task"), (["yes", "no", longest + "x"], "labels.2")):
+        with pytest.raises(InvalidRequest, match="has 257 tokens and may have 256") as refused:
+            made("x", labels=labels)
+        assert refused.value.param == field
