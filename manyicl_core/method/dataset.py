@@ -86,11 +86,6 @@ def chat_task_name(instruction: str) -> str:
     return "chat-" + hashlib.sha256(instruction.encode()).hexdigest()[:8]
 
 
-def parse_rows(lines: Iterable[bytes]) -> list[Row]:
-    """Read a training file; see ``read_rows``."""
-    return list(read_rows(lines))
-
-
 def read_rows(lines: Iterable[bytes]) -> Iterator[Row]:
     """The rows of a training file, one at a time; blank lines are skipped but counted.
 

@@ -1,7 +1,10 @@
 """Tasks and an encoder that tests can calculate with."""
 
+from collections.abc import Iterable
+
 from hypothesis import strategies as st
 
+from manyicl_core.method.dataset import Row, read_rows
 from manyicl_core.method.encoding import Encoder
 from manyicl_core.method.sequences import EncodedTask, SequenceStream, StreamSettings
 from manyicl_core.method.tasks import Example, Task, TaskDefinition
@@ -28,6 +31,11 @@ def task_of(pairs_: list[tuple[str, str]], name: str = "sort", **definition: obj
 def numbered_task(size: int, name: str = "count", **definition: object) -> Task:
     """``size`` examples of the same length (up to 1000), all different."""
     return task_of([(f"item {number:03}", f"{number:03}") for number in range(size)], name, **definition)
+
+
+def parse_rows(lines: Iterable[bytes]) -> list[Row]:
+    """All rows of a file with these lines."""
+    return list(read_rows(lines))
 
 
 def room_for(task: Task, shots: int, encoder: Encoder = BYTES) -> int:

@@ -1,6 +1,6 @@
 """Where a context's examples come from: a job's task, a file, or the request itself."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from sqlalchemy.orm import Session
 
@@ -67,14 +67,18 @@ def _pasted_task(request: CreateContext) -> Task:
     return Task(definition=TaskDefinition(name=_PASTED, metric="f1"), demonstrations=examples)
 
 
-def _task_of_file(rows: list[Row], name: str | None) -> Task:
-    names = list(dict.fromkeys(row.task for row in rows))
-    told = ", ".join(names[:20])
+def _task_of_file(rows: Iterable[Row], name: str | None) -> Task:
+    names: dict[str, None] = {}  # in the order of the file
+    own: list[Row] = []  # the other tasks' rows are never all in memory
+    for row in rows:
+        names[row.task] = None
+        if row.task == (name or next(iter(names))):
+            own.append(row)
+    told = ", ".join(list(names)[:20])
     if name is None and len(names) > 1:
         raise InvalidRequest(f"the file has the tasks {told}; name one of them", "task")
-    if name is not None and name not in names:
+    if not own:
         raise InvalidRequest(f"the file has no task {name!r}; its tasks are {told}", "task")
-    own = [row for row in rows if name in (None, row.task)]
     definition = TaskDefinition(name=own[0].task, instruction=own[0].instruction or "", metric="f1")
     return Task(definition=definition, demonstrations=[row.example for row in own])
 

@@ -1,10 +1,13 @@
 """Read a project's files into tasks."""
 
+from collections.abc import Iterator
+
 from sqlalchemy.orm import Session
 
 from manyicl_core.errors import InvalidRequest, NotFound
 from manyicl_core.jsonl import jsonl_lines
-from manyicl_core.method.dataset import MAX_LINE_BYTES, InvalidDataset, Row, parse_rows
+from manyicl_core.method.dataset import MAX_LINE_BYTES, InvalidDataset, Row
+from manyicl_core.method.dataset import read_rows as rows_of_lines
 from manyicl_core.method.task_building import build_tasks
 from manyicl_core.method.tasks import Task, TaskDefinition
 from manyicl_core.objects import ArtifactStore
@@ -27,27 +30,27 @@ def read_tasks(
         NotFound: the project has no such file.
         InvalidRequest: a line is wrong, or the files and the definitions do not fit together.
     """
-    training = read_rows(session, store, project_id, training_file, "training_file")
+    training = list(read_rows(session, store, project_id, training_file, "training_file"))
     validation: list[Row] = []
     if validation_file is not None:
-        validation = read_rows(session, store, project_id, validation_file, "validation_file")
+        validation = list(read_rows(session, store, project_id, validation_file, "validation_file"))
     try:
         return build_tasks(training, validation, definitions)
     except InvalidDataset as error:
         raise InvalidRequest(str(error), "training_file", "invalid_file") from error
 
 
-def read_rows(session: Session, store: ArtifactStore, project_id: str, file_id: str, param: str) -> list[Row]:
-    """The lines of one file.
+def read_rows(session: Session, store: ArtifactStore, project_id: str, file_id: str, param: str) -> Iterator[Row]:
+    """The lines of one file, one at a time.
 
     Raises:
         NotFound: the project has no such file.
-        InvalidRequest: a line is wrong.
+        InvalidRequest: at the end: a line is wrong.
     """
     file = get_file(session, project_id, file_id, param)
     largest = get_settings().max_file_bytes
     try:
-        return parse_rows(jsonl_lines(store.stream(content_key(file.id)), largest, MAX_LINE_BYTES))
+        yield from rows_of_lines(jsonl_lines(store.stream(content_key(file.id)), largest, MAX_LINE_BYTES))
     except InvalidDataset as error:
         raise InvalidRequest(f"{file.filename}: {error}", param, "invalid_file") from error
     except FileNotFoundError as error:

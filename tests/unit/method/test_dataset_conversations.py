@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from manyicl_core.base_models.tokenizer import load_encoder
-from manyicl_core.method.dataset import MAX_LINE_CHARACTERS, InvalidDataset, parse_rows
+from manyicl_core.method.dataset import MAX_LINE_CHARACTERS, InvalidDataset
 from manyicl_core.method.tasks import Example, Turn
 from tests.tiny_model import SPECIAL_TOKENS
-from tests.unit.sample_tasks import BYTES, texts
+from tests.unit.sample_tasks import BYTES, parse_rows, texts
 
 SYSTEM = {"role": "system", "content": "Help."}
 

@@ -12,10 +12,9 @@ from manyicl_core.method.dataset import (
     InvalidDataset,
     Row,
     chat_task_name,
-    parse_rows,
 )
 from manyicl_core.method.tasks import MAX_INSTRUCTION_CHARACTERS
-from tests.unit.sample_tasks import texts
+from tests.unit.sample_tasks import parse_rows, texts
 
 GOOD = {"task": "sort", "input": "a box came", "output": "parcel"}
 

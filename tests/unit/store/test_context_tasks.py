@@ -1,6 +1,7 @@
 """Tasks of a model behind its calls and contexts: drawn once, the same for every ordinary query."""
 
 import hashlib
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,12 +15,13 @@ from manyicl_core.base_models.catalog import known_base_models
 from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.errors import InvalidRequest, NotFound
 from manyicl_core.method.contexts import Context, draw_context
+from manyicl_core.method.dataset import Row
 from manyicl_core.method.encoding import Encoder
 from manyicl_core.method.labels import MAX_LABEL_TOKENS
-from manyicl_core.method.tasks import Task
+from manyicl_core.method.tasks import Example, Task
 from manyicl_core.objects import ArtifactStore, open_store
 from manyicl_core.settings import get_settings
-from manyicl_core.store.contexts import drawn
+from manyicl_core.store.contexts import drawn, sources
 from manyicl_core.store.contexts.options import CreateContext
 from manyicl_core.store.contexts.schemas import ManyiclChat
 from manyicl_core.store.contexts.service import ANSWER_ROOM, QUERY_ROOM, HostedPrompt, hosted_prompts
@@ -169,3 +171,23 @@ def test_a_context_with_a_label_that_no_call_could_answer_is_refused(
         with pytest.raises(InvalidRequest, match="has 257 tokens and may have 256") as refused:
             made("x", labels=labels)
         assert refused.value.param == field
+
+
+def test_of_a_file_only_the_lines_of_the_named_task_are_held_in_memory(
+    model: ServedModel, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[weakref.ref[Example]] = []
+    held: list[int] = []
+
+    def rows(*_: object) -> Iterator[Row]:
+        for line in range(1, 301):
+            example = Example(input="a", output="b", line=line)
+            read.append(weakref.ref(example))
+            yield Row("rare" if line % 100 == 0 else "frequent", None, example)
+        held.append(sum(each() is not None for each in read))
+
+    monkeypatch.setattr(sources, "read_rows", rows)
+    request = CreateContext(model="m", file="file-a", task="rare")
+    task = source_task(Session(), store, "p", model, request)
+    assert [example.line for example in task.demonstrations] == [100, 200, 300]
+    assert held[0] <= 4, "one more, which was just read"
