@@ -31,6 +31,7 @@ from manyicl_core.store.contexts.compiled import (
     put_compiled,
 )
 from manyicl_core.store.contexts.context_object import SelectedObject
+from manyicl_core.store.contexts.hosting import Forget, prefix_of
 from manyicl_core.store.contexts.options import AUTO
 from manyicl_core.store.contexts.salts import cache_salt, tenant
 from manyicl_core.store.contexts.service import ANSWER_ROOM, label_texts
@@ -55,10 +56,11 @@ def build_context(context_id: str) -> None:
 class ContextBuild:
     """One attempt at a context."""
 
-    def __init__(self, work: Attempt[Context], engine: PatientEngine) -> None:
+    def __init__(self, work: Attempt[Context], engine: PatientEngine, forget: Forget) -> None:
         self._work = work
         self._row = work.row
         self._engine = engine
+        self._forget = forget
         self._encoder: Encoder = load_encoder(model_folder(work.row.base_model))
 
     async def build(self) -> None:
@@ -85,7 +87,7 @@ class ContextBuild:
             raise WorkFailed("invalid_data", "the context was deleted while it was built") from error
         draw = Draw(self._encoder, task, row.seed, row.max_shots, row.max_tokens)
         if row.selection == AUTO:
-            chosen, selected = await choose_automatically(draw, self._answers)
+            chosen, selected = await self._choose_automatically(draw)
         else:
             chosen = draw.context(cast(SelectionKind, row.selection))
             selected = SelectedObject(selection=row.selection)
@@ -108,6 +110,21 @@ class ContextBuild:
         delete_source(store, row.id)
         return compiled
 
+    async def _choose_automatically(self, draw: Draw) -> tuple[ChosenContext, SelectedObject]:
+        """The context behind which the model answers best; the engines keep none that was only tried."""
+        tried: list[ChosenContext] = []
+
+        async def answers(context: ChosenContext, queries: Sequence[Example]) -> list[str]:
+            tried.append(context)
+            return await self._answers(context, queries)
+
+        try:
+            return await choose_automatically(draw, answers)
+        finally:
+            # Before the chosen one is recorded: whoever takes up a lost build tries them again, and comes by here.
+            # Before it is compiled: with a prefix go its starts, and it may be one.
+            await asyncio.gather(*(self._forget(prefix_of(self._row, context.tokens)) for context in tried))
+
     async def _answers(self, context: ChosenContext, queries: Sequence[Example]) -> list[str]:
         """What the model answers behind ``context``; the first query alone, so that one compiles for all."""
         longest = max(len(self._encoder.answer(query.output)) for query in queries)
@@ -124,7 +141,10 @@ class ContextBuild:
             return text.push(answer["choices"][0]["text"]) + text.flush()
 
         first = await ask(queries[0])
-        return [first, *await asyncio.gather(*map(ask, queries[1:]))]
+        rest = [asyncio.create_task(ask(query)) for query in queries[1:]]
+        # When one fails, no other goes on: it would bring a prefix back that is forgotten.
+        await all_done(rest, lambda: False)
+        return [first, *(task.result() for task in rest)]
 
     async def _complete(self, body: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -151,7 +171,7 @@ def _run(work: Attempt[Context]) -> None:
 async def _build(work: Attempt[Context]) -> None:
     client = open_engines(work.settings, work.store)
     try:
-        building = asyncio.create_task(ContextBuild(work, PatientEngine(client)).build())
+        building = asyncio.create_task(ContextBuild(work, PatientEngine(client), client.forget).build())
         if not await all_done([building], work.heartbeat.stop.is_set):
             raise ProcessDied("stopped while it was built")
     finally:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 _LOOK_SECONDS = 0.2
 
 
-async def all_done(tasks: Sequence[asyncio.Task[None]], must_stop: Callable[[], bool]) -> bool:
+async def all_done(tasks: Sequence[asyncio.Task[object]], must_stop: Callable[[], bool]) -> bool:
     """Wait for all of ``tasks``; raises what one of them raises. What is left then is cancelled.
 
     Returns:

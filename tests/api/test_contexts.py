@@ -20,12 +20,14 @@ from manyicl_core.store.projects.service import create_key, get_or_create_projec
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Context
 from tests.contexts import EXAMPLES, PASTED, ask, create_context, delete_context, get_context, told
-from tests.fake_engine import FakeEngine, running
+from tests.fake_engine import FakeEngine, completion, running
 from tests.jobs import example_lines, upload
 from tests.services import BASE_MODEL
 from tests.tuned_model import add_tuned_model
 from worker import context_building
 from worker.context_building import build_context
+
+MANY = {"examples": [{**example, "input": f"{example['input']} {row}"} for row in range(3) for example in EXAMPLES]}
 
 
 def artifacts() -> ArtifactStore:
@@ -56,6 +58,16 @@ def classified(context_id: str, **body: Any) -> list[dict[str, Any]]:
         project_id = session.get_one(Context, context_id).project_id
     request = CreateClassification(input=["thing 1", "thing 2"], **body)
     return classification_call(project_id, artifacts(), request).bodies
+
+
+def behind(body: dict[str, Any]) -> list[int]:
+    """The context of a completion that the engine was asked for."""
+    tokens: list[int] = body["prompt"][: body["prefix_tokens"]]
+    return tokens
+
+
+def tokens_forgotten(engine: FakeEngine) -> list[list[int]]:
+    return [body["tokens"] for body in engine.bodies("/v1/prefixes/forget")]
 
 
 def test_pasted_examples_become_a_model_that_goes_when_it_is_deleted(client: OpenAI, installation: str) -> None:
@@ -143,16 +155,38 @@ def test_pasted_examples_become_a_model_that_goes_when_it_is_deleted(client: Ope
 def test_a_build_ends_with_its_context_though_the_engine_does_not_answer(
     client: OpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context_id = create_context(client, **PASTED)["id"]
+    context_id = create_context(client, **PASTED | MANY, selection="auto")["id"]
     build = threading.Thread(target=build_context, args=[context_id], daemon=True)
     engine = FakeEngine(hold=True)
     with running(engine) as url:
         monkeypatch.setattr(context_building, "open_engines", lambda *_: EngineClient(url))
         build.start()
         assert engine.holding.wait(20)
+        engine.hold = False  # only what it is asked from here on is answered
         delete_context(client, context_id)
         build.join(20)
         assert not build.is_alive()
+    assert tokens_forgotten(engine) == [behind(engine.bodies()[0])], "what it tried with is not kept"
+
+
+def test_what_automatic_selection_tried_is_forgotten_before_the_chosen_one_is_compiled(
+    client: OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context_id = create_context(client, **PASTED | MANY, selection="auto")["id"]
+    engine = FakeEngine(answers=[completion(" red\n")])
+    with running(engine) as url:
+        away = f"http://127.0.0.1:{free_port()}"
+        monkeypatch.setattr(context_building, "open_engines", lambda *_: EngineClient(f"{url},{away}"))
+        build_context(context_id)
+    context = get_context(client, context_id)
+    assert context["status"] == "succeeded", context["error"]
+    *tried, compiled = map(behind, engine.bodies())
+    forgotten = tokens_forgotten(engine)
+    assert sorted(forgotten) == sorted({tuple(tokens): tokens for tokens in tried}.values())
+    assert len(forgotten) == len(context["selected"]["tried"]) >= 3
+    assert len(compiled) == context["tokens"]
+    assert engine.asked[-1] == ("/v1/completions", engine.bodies()[-1]), "nothing of the chosen one is forgotten"
+    assert len({(body["model"], body["cache_salt"]) for _, body in engine.asked}) == 1
 
 
 def test_a_files_task_is_chosen_automatically_and_expires(client: OpenAI) -> None:

@@ -151,9 +151,14 @@ def _prefix(store: ArtifactStore, context: Context) -> dict[str, Any] | None:
         compiled = None
     if compiled is None:
         return None
+    return prefix_of(context, compiled.tokens, compiled.ends)
+
+
+def prefix_of(context: Context, tokens: Sequence[int], ends: Sequence[int] = ()) -> dict[str, Any]:
+    """What has the engines forget a prefix of a context's project and model; ``ends``: where fewer shots end."""
     salt = cache_salt(context.project_id, context.weights_sha256)
     model = context.weights_sha256 or context.base_model
-    return {"model": model, "tokens": compiled.tokens, "ends": compiled.ends, "cache_salt": salt}
+    return {"model": model, "tokens": list(tokens), "ends": list(ends), "cache_salt": salt}
 
 
 def _remove(store: ArtifactStore, context: Context) -> None:
