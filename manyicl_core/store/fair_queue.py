@@ -5,10 +5,10 @@ come first whosever they are: a project's hundred jobs stand behind another's on
 no order: a worker that gets one takes what comes next.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Select, func, literal, not_, or_, select, true, union_all
+from sqlalchemy import ColumnElement, Select, false, func, literal, not_, or_, select, true, union_all
 from sqlalchemy.orm import Session
 
 from manyicl_core.store.job_states import QUEUED
@@ -18,6 +18,9 @@ from manyicl_core.store.tables import Evaluation, Job, Leased
 
 _LIMITED = frozenset({Job, Evaluation})
 """What counts for the quota of running jobs."""
+
+Rows = Mapping[type[Leased], ColumnElement[bool]]
+"""Some rows of some tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +32,21 @@ class Waiting:
     project_id: str
 
 
-def waiting_work(session: Session, tables: Sequence[type[Leased]], limit: int) -> list[Waiting]:
+def waiting_work(
+    session: Session, tables: Sequence[type[Leased]], limit: int, but_for: Rows | None = None
+) -> list[Waiting]:
     """What waits for a worker in the rows of ``tables``, in fair order.
 
     Work that its project's quotas hold back is left out: that for which too much runs already, and
     new jobs when the project has trained its tokens of the day.
+
+    Args:
+        session: reads.
+        tables: what the worker does.
+        limit: so much at most.
+        but_for: what it has no room for now.
     """
-    rows = session.execute(_in_order(tables).limit(limit))
+    rows = session.execute(_in_order(tables, but_for or {}).limit(limit))
     of_name: dict[str, type[Leased]] = {table.__tablename__: table for table in tables}
     return [Waiting(of_name[row.kind], row.id, row.project_id) for row in rows]
 
@@ -49,11 +60,11 @@ def claim_waiting(session: Session, waiting: Waiting, lease_seconds: float) -> C
     return claim_work(session, waiting.table, waiting.id, lease_seconds)
 
 
-def _in_order(tables: Sequence[type[Leased]]) -> Select[tuple[str, str, str]]:
+def _in_order(tables: Sequence[type[Leased]], but_for: Rows) -> Select[tuple[str, str, str]]:
     waiting = union_all(
         *(
             select(literal(table.__tablename__).label("kind"), table.id, table.project_id, table.created_at).where(
-                is_claimable(table), _may_start(table)
+                is_claimable(table), _may_start(table), not_(but_for.get(table, false()))
             )
             for table in tables
         )

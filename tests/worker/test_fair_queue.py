@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from manyicl_core.ids import new_id
 from manyicl_core.store.engine import get_engine
-from manyicl_core.store.fair_queue import Waiting, claim_waiting, waiting_work
+from manyicl_core.store.fair_queue import Rows, Waiting, claim_waiting, waiting_work
 from manyicl_core.store.job_states import QUEUED, RUNNING
 from manyicl_core.store.projects.service import get_or_create_project
 from manyicl_core.store.quotas.service import set_quota
@@ -43,9 +43,9 @@ def batch(session: Session, project_id: str, age: int) -> str:
     return add(session, Batch(project_id=project_id, **fields), age)
 
 
-def context(session: Session, project_id: str, age: int) -> str:
+def context(session: Session, project_id: str, age: int, selection: str = "random") -> str:
     fields = {"model": "m", "base_model": "m", "examples": 1, "instruction": "", "max_tokens": 1, "seed": 0}
-    return add(session, Context(project_id=project_id, selection="random", annotations={}, **fields), age)
+    return add(session, Context(project_id=project_id, selection=selection, annotations={}, **fields), age)
 
 
 def job(session: Session, project_id: str, age: int) -> str:
@@ -78,6 +78,16 @@ def test_a_hundred_jobs_of_one_project_do_not_starve_anothers_one(session: Sessi
     assert in_line(session, [Context, Batch], busy, other) == [one, *many[1:]]
     run(session, Context, one)
     assert in_line(session, [Context, Batch], busy, other) == many[1:]
+
+
+def test_work_for_which_a_worker_has_no_room_takes_no_place_before_other_work(session: Session) -> None:
+    project = new_project(session)
+    slow = [context(session, project, 9 + number, "auto") for number in range(3)]
+    short = context(session, project, 1)
+    but_for: Rows = {Context: Context.selection == "auto"}
+    own = [row.id for row in waiting_work(session, [Context], FAR, but_for) if row.project_id == project]
+    assert own == [short]
+    assert in_line(session, [Context], project) == [*reversed(slow), short]
 
 
 def test_work_of_a_silent_worker_waits_again_and_does_not_count_as_running(session: Session) -> None:
