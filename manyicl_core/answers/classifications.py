@@ -10,7 +10,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from manyicl_core.answers.labels import probabilities
 from manyicl_core.answers.objects import Classification, ClassificationList, Usage
-from manyicl_core.answers.prompts import LABEL_SCORES, find_target, label_scores_body, prompts_behind, told
+from manyicl_core.answers.prompts import (
+    LABEL_SCORES,
+    cached_tokens,
+    find_target,
+    label_scores_body,
+    prompts_behind,
+    told,
+)
 from manyicl_core.engines.client import CompletionEngine
 from manyicl_core.engines.patient_engine import PatientEngine
 from manyicl_core.errors import InvalidRequest
@@ -131,11 +138,12 @@ def _classification(index: int, labels: tuple[str, ...], scores: list[float]) ->
 
 
 def _total(usages: list[Usage]) -> Usage:
-    """One ``usage`` over several requests."""
-    details = [usage.get("prompt_tokens_details") for usage in usages]
+    """One ``usage`` over several requests; what one of them does not tell is not told."""
+    cached = [cached_tokens(usage) for usage in usages]
+    known = [tokens for tokens in cached if tokens is not None]
     return {
         "prompt_tokens": sum(usage["prompt_tokens"] for usage in usages),
         "completion_tokens": sum(usage["completion_tokens"] for usage in usages),
         "total_tokens": sum(usage["total_tokens"] for usage in usages),
-        "prompt_tokens_details": {"cached_tokens": sum(detail["cached_tokens"] or 0 for detail in details if detail)},
+        "prompt_tokens_details": {"cached_tokens": sum(known) if len(known) == len(cached) else None},
     }

@@ -25,7 +25,8 @@ class Told(TypedDict):
     """The demonstrations that an answer stands behind.
 
     Attributes:
-        cached_tokens: how many of the prompts' tokens were compiled before; a stream's chunks do not tell it.
+        cached_tokens: how many of the prompts' tokens were compiled before; left out in a stream's chunks, and where
+            the engine does not tell.
         label_probabilities: of every label, where all of them were scored.
     """
 

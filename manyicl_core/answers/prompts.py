@@ -112,10 +112,16 @@ def label_scores_body(target: Target, prompts: Sequence[HostedPrompt], priority:
     }
 
 
+def cached_tokens(usage: Usage) -> int | None:
+    """How many of the prompts' tokens were compiled before; None: the engine does not tell."""
+    details = usage.get("prompt_tokens_details")
+    return details["cached_tokens"] if details else None
+
+
 def told(prompt: HostedPrompt, usage: Usage | None = None) -> Told:
-    """The answer's ``manyicl`` object; with the engine's ``usage``, how much was compiled before too."""
+    """The answer's ``manyicl`` object; with the engine's ``usage``, how much was compiled before too, if told."""
     content: Told = {"context": prompt.context, "shots": prompt.shots, "context_tokens": prompt.context_tokens}
-    if usage is not None:
-        details = usage.get("prompt_tokens_details")
-        content["cached_tokens"] = (details["cached_tokens"] or 0) if details else 0
+    cached = None if usage is None else cached_tokens(usage)
+    if cached is not None:
+        content["cached_tokens"] = cached
     return content

@@ -29,6 +29,10 @@ class VllmServer:
             return await self._label_scores(body)
         answer = await self._post(path, body["model"], _translated(body), is_bulk(body))
         answer["choices"] = [copy for choice in answer["choices"] for copy in _copies(choice, body)]
+        prompt = body.get("prompt")
+        if prompt and isinstance(prompt[0], list):
+            # Of several prompts it tells the cached tokens of the last one only, as if they were those of all.
+            answer["usage"]["prompt_tokens_details"] = None
         return answer
 
     async def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
@@ -80,6 +84,7 @@ class VllmServer:
                 answer = await self._post("/v1/completions", body["model"], request, is_bulk(body))
                 for index, scores in enumerate(edge_scores(pack, answer["choices"]), start):
                     edges[index] |= scores
+        # Its cached tokens are of the last node only, behind what the nodes before it have cached: none are told.
         tokens = sum(map(len, prompts))
         return {
             "scores": [[label_score(label, of_prompt) for label in labels] for of_prompt in edges],

@@ -24,6 +24,16 @@ class ScoringEngine(ScriptedEngine):
         return {"scores": scores, "usage": {**usage, "prompt_tokens_details": {"cached_tokens": 1}}}
 
 
+class SecretiveEngine(ScoringEngine):
+    """Tells of some prompts only what was compiled before."""
+
+    async def complete(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer = await super().complete(path, body)
+        if len(body["prompts"]) == 1:
+            del answer["usage"]["prompt_tokens_details"]
+        return answer
+
+
 class FullEngine(ScoringEngine):
     """Refuses its first requests of a number of prompts."""
 
@@ -74,3 +84,12 @@ def test_inputs_keep_their_order_over_several_requests():
     assert last["label_mass"] == pytest.approx(1.5)  # no real model's: shows that nothing is normalised
     assert answer["usage"]["prompt_tokens"] == 3
     assert answer["usage"]["prompt_tokens_details"] == {"cached_tokens": 2}
+
+
+def test_tokens_that_were_compiled_before_are_told_only_when_they_are_known_of_all_inputs():
+    prompt = HostedPrompt(tokens=(1,), context_tokens=0, shots=0, stop_token=9, labels=LABELS)
+    call = ClassificationCall([{"prompts": [[1], [4]]}, {"prompts": [[10]]}], prompt, LABELS)
+    body = CreateClassification(model="m", input=["a", "b", "c"])
+    answer = asyncio.run(answer_classification(SecretiveEngine(), call, body))
+    assert answer["usage"]["prompt_tokens_details"] == {"cached_tokens": None}
+    assert "cached_tokens" not in answer["manyicl"]

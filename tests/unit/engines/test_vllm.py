@@ -177,3 +177,15 @@ def test_labels_are_scored_by_one_token_at_each_node():
     [asked] = engine.bodies()
     assert (asked["cache_salt"], asked["max_tokens"], len(asked["prompt"])) == ("s", 1, 6)
     assert math.isclose(sum(map(math.exp, answer["scores"][0])), math.exp(-1.5) + math.exp(-2.5))
+
+
+def test_the_cached_tokens_of_the_last_prompt_are_not_told_as_those_of_all():
+    answer = completion("x")
+    answer["usage"] = {**answer["usage"], "prompt_tokens_details": {"cached_tokens": 2}}
+    engine = FakeEngine("vllm", answers=[answer])
+
+    async def ask(client: EngineClient) -> list[Any]:
+        asked = [await client.complete(PATH, {**BODY, "prompt": prompt}) for prompt in ([1, 2], [[1, 2], [3]])]
+        return [told["usage"]["prompt_tokens_details"] for told in asked]
+
+    assert asking(engine, ask) == [{"cached_tokens": 2}, None]
