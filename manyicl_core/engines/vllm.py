@@ -8,11 +8,13 @@ from manyicl_core.engines.connection import Connection, UnknownModel
 from manyicl_core.engines.server import is_bulk
 from manyicl_core.engines.vllm_adapters import Registrations, is_weights_hash
 from manyicl_core.engines.vllm_labels import edge_scores, label_score, pack_request, packs
+from manyicl_core.errors import InvalidRequest
 from manyicl_core.method.encoding import STOP
 
-# It finds shared prefixes by itself, has no deadlines, and refuses priorities unless it was started for them.
+# It finds shared prefixes by itself and has no deadlines; bulk says its priority when it is sent, as 0 is the default.
 _NOT_VLLMS = {"prefix_tokens", "deadline_seconds", "priority"}
 _SCORED_ROWS = 256
+_BULK = 1
 
 
 class VllmServer:
@@ -22,6 +24,7 @@ class VllmServer:
         self._connection = connection
         self._base_model = base_model
         self._registrations = registrations
+        self._takes_priorities = True
 
     async def complete(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """One whole answer."""
@@ -63,11 +66,24 @@ class VllmServer:
     async def _post(self, path: str, model: str, request: dict[str, Any], bulk: bool) -> dict[str, Any]:
         """Ask, and register the weights once more when the server has lost them, as by a restart."""
         try:
-            answer = await self._connection.post(path, {**request, "model": await self._name(model)}, bulk)
+            answer = await self._ask(path, {**request, "model": await self._name(model)}, bulk)
         except UnknownModel:
             self._registrations.forget(model)
-            answer = await self._connection.post(path, {**request, "model": await self._name(model)}, bulk)
+            answer = await self._ask(path, {**request, "model": await self._name(model)}, bulk)
         assert isinstance(answer, dict)
+        return answer
+
+    async def _ask(self, path: str, request: dict[str, Any], bulk: bool) -> Any:
+        """Ask, bulk behind all that somebody waits for; a server that refuses priorities gets none from then on."""
+        if bulk and self._takes_priorities:
+            try:
+                return await self._connection.post(path, {**request, "priority": _BULK}, bulk)
+            except InvalidRequest as error:
+                if "priority" not in error.message:
+                    raise
+        answer = await self._connection.post(path, request, bulk)
+        if bulk:  # it was the priority that was refused: without one there is an answer
+            self._takes_priorities = False
         return answer
 
     async def _name(self, model: str) -> str:

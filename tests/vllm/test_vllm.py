@@ -55,6 +55,7 @@ def server(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     command = [PYTHON, "-m", "vllm.entrypoints.cli.main", "serve", str(model_folder)]
     command += ["--served-model-name", SERVED, "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
     command += ["--enable-lora", "--max-lora-rank", "16", "--enable-prompt-tokens-details", "--enforce-eager"]
+    command += ["--scheduling-policy", "priority"]
     # By a request it is not heard, and where any white space may stand small models write nothing else.
     command += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
     settings = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
@@ -143,7 +144,7 @@ def test_greedy_answers_are_the_plain_models_whole_and_streamed(
 
 def test_a_context_is_computed_once_for_each_salt(server: str):
     async def cached(client: EngineClient, query: int, salt: str) -> int:
-        body = completion([*CONTEXT, query, query], cache_salt=salt)
+        body = completion([*CONTEXT, query, query], cache_salt=salt, priority=1)
         answer = await client.complete("/v1/completions", body)
         return int((answer["usage"].get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
 

@@ -12,7 +12,7 @@ from manyicl_core.engines.client import EngineClient
 from manyicl_core.engines.vllm_adapters import AdapterFolder
 from manyicl_core.errors import InvalidRequest, NotFound, Unavailable
 from manyicl_core.objects import ArtifactStore, open_store, put_weights
-from tests.fake_engine import FakeEngine, completion, running
+from tests.fake_engine import FakeEngine, completion, refusal, running
 
 Result = TypeVar("Result")
 
@@ -54,7 +54,7 @@ def asking(
 def test_the_base_model_is_asked_under_the_servers_name_without_our_own_fields():
     engine = FakeEngine("vllm", base="served/name")
     asking(engine, lambda client: client.complete(PATH, BODY))
-    assert engine.bodies() == [{"model": "served/name", "prompt": [1, 2, 3], "cache_salt": "s"}]
+    assert engine.bodies() == [{"model": "served/name", "prompt": [1, 2, 3], "cache_salt": "s", "priority": 1}]
 
 
 def test_an_adapter_is_registered_once_from_a_folder_named_by_its_hash(
@@ -189,3 +189,29 @@ def test_the_cached_tokens_of_the_last_prompt_are_not_told_as_those_of_all():
         return [told["usage"]["prompt_tokens_details"] for told in asked]
 
     assert asking(engine, ask) == [{"cached_tokens": 2}, None]
+
+
+def test_only_bulk_has_a_priority_and_a_server_that_refuses_it_gets_none_from_then_on():
+    refused = refusal(400, "Got priority 1 but Priority scheduling is not enabled.", 400)
+    engine = FakeEngine("vllm", answers=[completion("x"), refused, completion("x")])
+
+    async def ask(client: EngineClient) -> None:
+        await client.complete(PATH, {**BODY, "priority": 0})
+        await client.complete(PATH, BODY)
+        await client.complete(PATH, BODY)
+
+    asking(engine, ask)
+    assert [body.get("priority") for body in engine.bodies()] == [None, 1, None, None]
+
+
+def test_a_refusal_that_another_field_earns_does_not_end_priorities():
+    refused = refusal(400, "the schema's 'priority' has no type", 400)
+    engine = FakeEngine("vllm", answers=[refused, refused, completion("x")])
+
+    async def ask(client: EngineClient) -> None:
+        with pytest.raises(InvalidRequest, match="no type"):
+            await client.complete(PATH, BODY)
+        await client.complete(PATH, BODY)
+
+    asking(engine, ask)
+    assert [body.get("priority") for body in engine.bodies()] == [1, None, 1]
