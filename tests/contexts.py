@@ -24,9 +24,17 @@ def delete_context(client: OpenAI, context_id: str) -> dict[str, Any]:
 
 
 def ask(client: OpenAI, model: str, **manyicl: Any) -> openai.types.chat.ChatCompletion:
+    return converse(client, model, ("user", "thing 11"), **manyicl)
+
+
+def converse(
+    client: OpenAI, model: str, *messages: tuple[str, str], **manyicl: Any
+) -> openai.types.chat.ChatCompletion:
+    """Ask with (role, content) pairs as messages."""
+    said: Any = [{"role": role, "content": content} for role, content in messages]
     return client.chat.completions.create(
         model=model,
-        messages=[{"role": "user", "content": "thing 11"}],
+        messages=said,
         extra_body={"manyicl": manyicl} if manyicl else None,
     )
 

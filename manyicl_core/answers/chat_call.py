@@ -5,6 +5,7 @@ from typing import Any
 
 from manyicl_core.answers.answer_text import AnswerText, JsonText, MatchedText, PlainText
 from manyicl_core.answers.chat_request import CreateChatCompletion
+from manyicl_core.answers.conversation import read_conversation
 from manyicl_core.answers.prompts import (
     LABEL_SCORES,
     Target,
@@ -70,7 +71,9 @@ def chat_call(project_id: str, artifacts: ArtifactStore, body: CreateChatComplet
     target = find_target(project_id, body.model, body.manyicl)
     if not target.hosted:
         return _chat_call(target, body, priority)
-    [prompt] = prompts_behind(artifacts, target, [_query(body)])
+    conversation = read_conversation(body.messages)
+    [prompt] = prompts_behind(artifacts, target, [conversation.query], conversation.earlier)
+    conversation.check_instruction(prompt.instruction)
     if prompt.labels is not None and body.structured_outputs() is not None:
         raise InvalidRequest(
             "response_format: this task's answers are its labels; leave response_format out", "response_format"
@@ -108,19 +111,6 @@ def _sampling(target: Target, body: CreateChatCompletion, priority: int) -> dict
     request = engine_fields(target, priority) | body.sampling()
     outputs = body.structured_outputs()
     return request if outputs is None else request | {"structured_outputs": outputs}
-
-
-def _query(body: CreateChatCompletion) -> str:
-    if [message.role for message in body.messages] != ["user"]:
-        raise InvalidRequest(
-            "behind demonstrations, messages holds one user message, the query; the instruction and the demonstrations "
-            "belong to the task or context",
-            "messages",
-        )
-    query = body.messages[0].text()
-    if not query.strip():
-        raise InvalidRequest("messages.0.content: the query is empty; give it some text", "messages.0.content")
-    return query
 
 
 def _check_label_probabilities(body: CreateChatCompletion, prompt: HostedPrompt) -> None:

@@ -11,6 +11,7 @@ from manyicl_core.base_models.catalog import base_model_folder
 from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.errors import InvalidRequest
 from manyicl_core.method.encoding import STOP
+from manyicl_core.method.tasks import Turn
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.contexts.calls import NamedContext, named_context, named_prompts
 from manyicl_core.store.contexts.salts import cache_salt, tenant
@@ -52,18 +53,20 @@ def find_target(project_id: str, model_id: str, manyicl: ManyiclChat | None) -> 
     return Target(project_id, model, manyicl, context)
 
 
-def prompts_behind(artifacts: ArtifactStore, target: Target, queries: Sequence[str]) -> list[HostedPrompt]:
-    """Each query behind the target's demonstrations, the same ones for all.
+def prompts_behind(
+    artifacts: ArtifactStore, target: Target, queries: Sequence[str], earlier: Sequence[Turn] = ()
+) -> list[HostedPrompt]:
+    """Each query, after ``earlier`` exchanges, behind the target's demonstrations; both are the same for all.
 
     Raises:
         NotFound: the model has no such task.
         InvalidRequest: the context and a query are longer than the model reads, or labels are to match a regex.
     """
     if target.context is not None:
-        prompts = named_prompts(artifacts, target.model, target.context, queries)
+        prompts = named_prompts(artifacts, target.model, target.context, queries, earlier)
     else:
         assert target.manyicl is not None
-        prompts = hosted_prompts(artifacts, target.model, target.manyicl, queries)
+        prompts = hosted_prompts(artifacts, target.model, target.manyicl, queries, earlier)
     if prompts[0].labels is not None and target.manyicl is not None and target.manyicl.regex is not None:
         raise InvalidRequest("manyicl.regex: this task's answers are its labels; leave regex out", "manyicl.regex")
     return prompts

@@ -2,13 +2,15 @@ import asyncio
 import threading
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import openai
 import pytest
 from openai import OpenAI
 from sqlalchemy import func, update
 
+from manyicl_core.answers.chat_call import chat_call
+from manyicl_core.answers.chat_request import CreateChatCompletion, Message
 from manyicl_core.answers.classifications import CreateClassification, classification_call
 from manyicl_core.embedded import free_port
 from manyicl_core.engines.client import EngineClient
@@ -19,7 +21,7 @@ from manyicl_core.store.contexts.hosting import expired_contexts, remove_context
 from manyicl_core.store.projects.service import create_key, get_or_create_project
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Context
-from tests.contexts import EXAMPLES, PASTED, ask, create_context, delete_context, get_context, told
+from tests.contexts import EXAMPLES, PASTED, ask, converse, create_context, delete_context, get_context, told
 from tests.fake_engine import FakeEngine, completion, running
 from tests.jobs import example_lines, upload
 from tests.services import BASE_MODEL
@@ -70,6 +72,21 @@ def tokens_forgotten(engine: FakeEngine) -> list[list[int]]:
     return [body["tokens"] for body in engine.bodies("/v1/prefixes/forget")]
 
 
+def prompt(context_id: str, *messages: tuple[str, str], **body: Any) -> list[int]:
+    """The token ids that the engine is asked to continue for the context's project."""
+    with transaction() as session:
+        project_id = session.get_one(Context, context_id).project_id
+    said = [Message.model_validate({"role": role, "content": content}) for role, content in messages]
+    request = CreateChatCompletion(messages=said, **body)
+    return cast(list[int], chat_call(project_id, artifacts(), request).body["prompt"])
+
+
+def as_inline(context: dict[str, Any]) -> dict[str, Any]:
+    """The same demonstrations in a request of their own, in the chosen order."""
+    examples = [EXAMPLES[position] for position in context["demonstrations"]]
+    return {"instruction": PASTED["instruction"], "labels": PASTED["labels"], "examples": examples}
+
+
 def test_pasted_examples_become_a_model_that_goes_when_it_is_deleted(client: OpenAI, installation: str) -> None:
     created = create_context(client, **PASTED, name="colours", metadata={"team": "a"})
     context_id = created["id"]
@@ -105,12 +122,8 @@ def test_pasted_examples_become_a_model_that_goes_when_it_is_deleted(client: Ope
     fewer = told(ask(client, context_id, max_shots=4))
     assert fewer["shots"] == 4
     assert 0 < fewer["context_tokens"] < context["tokens"]
-    # The same demonstrations inline, in the chosen order: the same prompt, so the same answer.
-    inline = {
-        "instruction": PASTED["instruction"],
-        "labels": PASTED["labels"],
-        "examples": [EXAMPLES[position] for position in context["demonstrations"]],
-    }
+    # The same demonstrations inline: the same prompt, so the same answer.
+    inline = as_inline(context)
     assert told(ask(client, BASE_MODEL, context=inline)) == told(by_id) | {"context": None}
     assert classified(context_id, model=context_id) == classified(
         context_id, model=BASE_MODEL, manyicl={"context": inline}
@@ -150,6 +163,25 @@ def test_pasted_examples_become_a_model_that_goes_when_it_is_deleted(client: Ope
     assert told(ask(client, BASE_MODEL, context=inline))["cached_tokens"] == 0, "the engine has forgotten it"
     with transaction() as session:
         assert session.get(Context, context_id) is None
+
+
+def test_an_earlier_exchange_stands_where_one_more_demonstration_would(client: OpenAI) -> None:
+    context_id = create_context(client, **PASTED)["id"]
+    build_context(context_id)
+    inline = as_inline(get_context(client, context_id))
+    longer = {**inline, "examples": [*inline["examples"], {"input": "thing 20", "output": "red"}]}
+    talk = ("user", "thing 20"), ("assistant", "red"), ("user", "thing 11")
+    as_shot = prompt(context_id, talk[-1], model=BASE_MODEL, manyicl={"context": longer})
+    assert prompt(context_id, *talk, model=context_id) == as_shot
+    assert prompt(context_id, *talk, model=BASE_MODEL, manyicl={"context": inline}) == as_shot
+
+    answer = converse(client, context_id, ("system", "Name the colour."), *talk)
+    assert told(answer)["shots"] == len(inline["examples"])
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens == len(as_shot)
+    with pytest.raises(openai.BadRequestError, match="leave it out") as refused:
+        converse(client, context_id, ("system", "Be nice."), *talk)
+    assert refused.value.param == "messages.0.content"
 
 
 def test_a_build_ends_with_its_context_though_the_engine_does_not_answer(
@@ -242,6 +274,8 @@ def test_a_task_of_a_fine_tuned_model_is_served_by_its_weights(
     )
     build_context(created["id"])
     by_task, by_context = ask(client, model_id, task="colour"), ask(client, created["id"])
+    instructed = converse(client, model_id, ("system", "Name the colour."), ("user", "thing 11"), task="colour")
+    assert (told(instructed), instructed.usage) == (told(by_task), by_task.usage)
     assert told(by_context) == told(by_task) | {"context": created["id"]}
     assert told(by_context)["cached_tokens"] == told(by_context)["context_tokens"] > 0
     assert by_context.choices[0].message.content == by_task.choices[0].message.content

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from manyicl_core.base_models.catalog import base_model_folder, context_length
 from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.errors import Conflict, InvalidRequest, NotFound, NotReady
+from manyicl_core.method.tasks import Turn
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.contexts.compiled import load_compiled
 from manyicl_core.store.contexts.hosting import CONTEXT_PREFIX, get_context
@@ -24,12 +25,14 @@ class NamedContext:
     Attributes:
         model: its model, as the client named it when the context was made.
         artifact: where its tokens lie.
+        instruction: what stands before its demonstrations.
         max_shots: show at most the first so many of its demonstrations.
     """
 
     id: str
     model: str
     artifact: str
+    instruction: str
     max_shots: int | None
 
 
@@ -58,7 +61,11 @@ def named_context(session: Session, project_id: str, model: str, manyicl: Manyic
     else:
         return None
     return NamedContext(
-        context.id, context.model, _artifact(context, param), None if manyicl is None else manyicl.max_shots
+        id=context.id,
+        model=context.model,
+        artifact=_artifact(context, param),
+        instruction=context.instruction,
+        max_shots=None if manyicl is None else manyicl.max_shots,
     )
 
 
@@ -75,9 +82,15 @@ def _artifact(context: Context, param: str) -> str:
 
 
 def named_prompts(
-    store: ArtifactStore, model: ServedModel, named: NamedContext, queries: Sequence[str]
+    store: ArtifactStore,
+    model: ServedModel,
+    named: NamedContext,
+    queries: Sequence[str],
+    earlier: Sequence[Turn] = (),
 ) -> list[HostedPrompt]:
-    """The prompts for ``queries`` behind a hosted context; only the queries are encoded.
+    """The prompts for ``queries``, each after ``earlier`` exchanges, behind a hosted context.
+
+    Only what follows the context is encoded.
 
     Raises:
         InvalidRequest: the context and a query are longer than the model reads.
@@ -92,7 +105,7 @@ def named_prompts(
         shots = min(shots, named.max_shots)
     prefix = compiled.tokens[: compiled.ends[shots]]
     encoder = load_encoder(base_model_folder(model.base))
-    encoded = [encoder.query(query) for query in queries]
+    encoded = [encoder.query(query, earlier) for query in queries]
     room = context_length(model.base) - len(prefix) - ANSWER_ROOM
     if (longest := max(map(len, encoded))) > room:
         raise InvalidRequest(
@@ -110,6 +123,7 @@ def named_prompts(
             labels=labels,
             context=named.id,
             label_tokens=compiled.label_tokens,
+            instruction=named.instruction,
         )
         for query in encoded
     ]

@@ -29,12 +29,14 @@ class DrawnTask:
     Attributes:
         tokens: ids of the instruction and the demonstrations, in a tenth of the memory of a list.
         ends: ``ends[k]`` tokens, from the start, are the context of the first k demonstrations.
+        instruction: what stands before the demonstrations.
         labels: the closed set of answers, or None.
         label_tokens: their ids, each with the stop id.
     """
 
     tokens: NDArray[np.int32]
     ends: tuple[int, ...]
+    instruction: str
     labels: tuple[str, ...] | None
     label_tokens: list[list[int]] | None
 
@@ -79,6 +81,7 @@ def _drawn(store: ArtifactStore, folder: Path, digest: str, name: str, max_token
     return DrawnTask(
         tokens=np.array(context.tokens, np.int32),
         ends=context.ends,
+        instruction=task.definition.instruction,
         labels=None if labels is None else tuple(labels),
         label_tokens=None if labels is None else [encoder.answer(label) for label in labels],
     )

@@ -7,7 +7,7 @@ from manyicl_core.base_models.catalog import BaseModelEntry, base_model_folder, 
 from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.errors import InvalidRequest, NotFound
 from manyicl_core.method.encoding import ANSWER_TEMPLATE, escape_answer
-from manyicl_core.method.tasks import Example
+from manyicl_core.method.tasks import Example, Turn
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.contexts.drawn import DrawnTask, drawn_task
 from manyicl_core.store.contexts.schemas import InlineContext, ManyiclChat
@@ -31,6 +31,7 @@ class HostedPrompt:
         labels: the closed set of answers, or None.
         context: the id of a hosted context, or None.
         label_tokens: the ids of the labels, each with the stop token; None where they came with the request.
+        instruction: what stands before the demonstrations; it may be empty.
     """
 
     tokens: tuple[int, ...]
@@ -40,6 +41,7 @@ class HostedPrompt:
     labels: tuple[str, ...] | None
     context: str | None = None
     label_tokens: list[list[int]] | None = None
+    instruction: str = ""
 
     @property
     def choices(self) -> list[str] | None:
@@ -55,9 +57,15 @@ def longest_context(base: BaseModelEntry) -> int:
 
 
 def hosted_prompts(
-    store: ArtifactStore, model: ServedModel, request: ManyiclChat, queries: Sequence[str]
+    store: ArtifactStore,
+    model: ServedModel,
+    request: ManyiclChat,
+    queries: Sequence[str],
+    earlier: Sequence[Turn] = (),
 ) -> list[HostedPrompt]:
-    """The prompts for ``queries`` under the request's task or inline context, the same one for all.
+    """The prompts for ``queries``, each after ``earlier`` exchanges, under the request's task or inline context.
+
+    All stand behind the same demonstrations.
 
     Raises:
         NotFound: the model has no such task.
@@ -66,17 +74,18 @@ def hosted_prompts(
     if request.task is None and request.context is None:
         raise InvalidRequest("give either task or context", "manyicl")
     encoder = load_encoder(base_model_folder(model.base))
-    encoded = [encoder.query(query) for query in queries]
+    encoded = [encoder.query(query, earlier) for query in queries]
     room = context_length(model.base) - max(map(len, encoded)) - ANSWER_ROOM
     label_tokens: list[list[int]] | None = None
     if isinstance(request.context, InlineContext):
         context, shots = _inline_tokens(model, request.context, request.max_shots)
         labels = _distinct(request.context.labels)
+        instruction = request.context.instruction
     else:
         assert request.task is not None
         task = _drawn_task(store, model, request.task, request.max_shots)
         context, shots = task.first(request.max_shots, room)
-        labels, label_tokens = task.labels, task.label_tokens
+        labels, label_tokens, instruction = task.labels, task.label_tokens, task.instruction
     if len(context) > room:
         raise InvalidRequest(
             f"the context has {len(context)} tokens and {max(room, 0)} fit beside this query and its answer; "
@@ -84,8 +93,9 @@ def hosted_prompts(
             "manyicl.max_shots",
             "context_length_exceeded",
         )
+    shared = (len(context), shots, encoder.stop, labels)
     return [
-        HostedPrompt((*context, *query), len(context), shots, encoder.stop, labels, label_tokens=label_tokens)
+        HostedPrompt((*context, *query), *shared, label_tokens=label_tokens, instruction=instruction)
         for query in encoded
     ]
 
