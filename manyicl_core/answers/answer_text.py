@@ -1,10 +1,18 @@
 """From the engine's text to the answer's, piece by piece."""
 
-from manyicl_core.method.encoding import unescape_answer
+from collections.abc import Sequence
+
+from manyicl_core.method.encoding import escape_answer, unescape_answer
+from manyicl_core.stop_strings import StopSearch
 
 
 class PlainText:
     """A chat's text, as it comes."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string came that the engine has not looked for: then there is no more text."""
+        return False
 
     def push(self, piece: str) -> str:
         """The text that is certain after ``piece``."""
@@ -65,3 +73,36 @@ class AnswerText(JsonText):
         """What is still held back, at the end."""
         text, self._held = self._held, ""
         return text
+
+
+class StoppedText(PlainText):
+    """A task's answer up to the first stop string in it, as the client reads it."""
+
+    def __init__(self, text: PlainText, stops: Sequence[str]) -> None:
+        self._text = text
+        self._search = StopSearch(stops)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string came."""
+        return self._search.stopped
+
+    def push(self, piece: str) -> str:
+        """The text that is certain after ``piece``."""
+        return self._search.push(self._text.push(piece))
+
+    def flush(self) -> str:
+        """What is still held back, at the end."""
+        return self._search.push(self._text.flush()) + self._search.flush()
+
+
+def engine_stops(stops: Sequence[str], escaped: bool) -> list[str]:
+    """An answer's stop strings as they stand in the text that the engine writes; none where it could be mistaken.
+
+    It would find some where the client reads none: in the space before an answer or, where the text is
+    ``escaped``, in the second half of an escape. Then it looks for none, so that the first one ends the
+    answer: ``StoppedText`` finds them all.
+    """
+    written = [escape_answer(stop) if escaped else stop for stop in stops]
+    is_mistakable = any(stop[0].isspace() or (escaped and stop[0] in "n\\") for stop in written)
+    return [] if is_mistakable else written

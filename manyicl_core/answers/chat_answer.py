@@ -9,7 +9,7 @@ from manyicl_core.answers.chat_call import EngineCall
 from manyicl_core.answers.chat_request import CreateChatCompletion
 from manyicl_core.answers.grammars import naming_the_field
 from manyicl_core.answers.labels import drawn, probabilities
-from manyicl_core.answers.logprobs import chat_logprobs
+from manyicl_core.answers.logprobs import chat_logprobs, until_stop
 from manyicl_core.answers.objects import ChatChoice, ChatCompletion, ChatLogprobs, ChatMessage
 from manyicl_core.answers.prompts import LABEL_SCORES, told
 from manyicl_core.engines.client import CompletionEngine
@@ -51,8 +51,10 @@ def chat_answer(call: EngineCall, body: CreateChatCompletion, answer: dict[str, 
 def _choice(call: EngineCall, body: CreateChatCompletion, choice: dict[str, Any]) -> ChatChoice:
     text = call.new_text()
     content = text.push(choice["text"] if "text" in choice else choice["message"]["content"] or "") + text.flush()
-    logprobs = chat_logprobs(choice.get("logprobs"), body.top_logprobs or 0)
-    return _told_choice(choice["index"], content, choice["finish_reason"], logprobs)
+    finish, logprobs = choice["finish_reason"], choice.get("logprobs")
+    if text.stopped:
+        finish, logprobs = "stop", until_stop(logprobs, call.new_text())
+    return _told_choice(choice["index"], content, finish, chat_logprobs(logprobs, body.top_logprobs or 0))
 
 
 def _drawn_choices(call: EngineCall, body: CreateChatCompletion, scores: list[float]) -> list[ChatChoice]:

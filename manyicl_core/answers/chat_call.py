@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
-from manyicl_core.answers.answer_text import AnswerText, JsonText, MatchedText, PlainText
+from manyicl_core.answers.answer_text import AnswerText, JsonText, MatchedText, PlainText, StoppedText
 from manyicl_core.answers.chat_request import CreateChatCompletion
 from manyicl_core.answers.conversation import read_conversation
 from manyicl_core.answers.prompts import (
     LABEL_SCORES,
     Target,
+    answer_stops,
     engine_fields,
     find_target,
     hosted_fields,
@@ -32,15 +33,20 @@ _WITHOUT_LABEL_PROBABILITIES: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class EngineCall:
-    """A request to the engine; ``prompt`` is there when it stands behind demonstrations.
+    """A request to the engine.
 
     On the path ``LABEL_SCORES`` the engine writes no text: the answer is drawn from the labels'
     probabilities.
+
+    Attributes:
+        prompt: is there when it stands behind demonstrations.
+        stops: what ends the answer to such a prompt, as the client reads it.
     """
 
     path: str
     body: dict[str, Any]
     prompt: HostedPrompt | None = None
+    stops: tuple[str, ...] = ()
 
     def new_text(self) -> PlainText:
         """What turns the engine's text into the answer."""
@@ -48,10 +54,10 @@ class EngineCall:
             return PlainText()
         match self.body.get("structured_outputs"):
             case {"json": _} | {"json_object": _}:
-                return JsonText()
+                return StoppedText(JsonText(), self.stops)
             case {"regex": _}:
-                return MatchedText()
-        return AnswerText()
+                return StoppedText(MatchedText(), self.stops)
+        return StoppedText(AnswerText(), self.stops)
 
 
 def chat_call(project_id: str, artifacts: ArtifactStore, body: CreateChatCompletion, priority: int = 0) -> EngineCall:
@@ -103,7 +109,7 @@ def _query_call(target: Target, prompt: HostedPrompt, body: CreateChatCompletion
     if body.logprobs:
         request["logprobs"] = body.top_logprobs or 0
     request |= hosted_fields(prompt, body, body.answer_tokens(ANSWER_ROOM))
-    return EngineCall("/v1/completions", request, prompt)
+    return EngineCall("/v1/completions", request, prompt, answer_stops(prompt, body))
 
 
 def _sampling(target: Target, body: CreateChatCompletion, priority: int) -> dict[str, Any]:

@@ -51,11 +51,15 @@ async def _written_answer(
                 yield {"choices": [], "usage": usage, "manyicl": whole}
             for choice in part["choices"]:
                 index, finish = choice["index"], choice.get("finish_reason")
+                if index in texts and texts[index].stopped:
+                    continue  # it is over, whatever the engine writes
                 if index not in texts:
                     yield _chunk(manyicl, index, {"role": "assistant", "content": ""})
                 piece = texts[index].push(_new_text(choice))
                 if finish is not None:
                     piece += texts[index].flush()
+                if texts[index].stopped:
+                    finish = "stop"
                 logprobs = chat_logprobs(choice.get("logprobs"), body.top_logprobs or 0)
                 if piece or logprobs:
                     yield _chunk(manyicl, index, {"content": piece}, logprobs=logprobs)

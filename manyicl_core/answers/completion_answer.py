@@ -12,6 +12,7 @@ from manyicl_core.answers.completion_call import CompletionCall
 from manyicl_core.answers.completion_logprobs import CompletionLogprobs
 from manyicl_core.answers.completion_request import CreateCompletion
 from manyicl_core.answers.grammars import naming_the_field
+from manyicl_core.answers.logprobs import until_stop
 from manyicl_core.answers.objects import TextChoice, TextCompletion, TextLogprobs
 from manyicl_core.answers.prompts import told
 from manyicl_core.engines.client import CompletionEngine, StreamingEngine
@@ -56,9 +57,13 @@ async def stream_completion(
             async for part in parts:
                 for choice in part["choices"]:
                     index, finish = choice["index"], choice.get("finish_reason")
+                    if texts[index].stopped:
+                        continue  # it is over, whatever the engine writes
                     text = texts[index].push(choice["text"])
                     if finish is not None:
                         text += texts[index].flush()
+                    if texts[index].stopped:
+                        finish = "stop"
                     shown = _choice(index, text, finish, logprobs[index].of(choice.get("logprobs")))
                     yield {**head, "choices": [shown], "usage": None, "manyicl": manyicl}
                 # Chunks with choices say how much it is so far.
@@ -83,8 +88,11 @@ def _whole_choice(call: CompletionCall, n: int, choice: dict[str, Any]) -> TextC
     text, answer = call.new_text(), choice["text"]
     if prompt is not None:
         answer = prompt.text + answer.removeprefix(prompt.decoded)
-    logprobs = CompletionLogprobs(call.special, prompt).of(choice.get("logprobs"))
-    return _choice(choice["index"], text.push(answer) + text.flush(), choice["finish_reason"], logprobs)
+    content, finish, entries = text.push(answer) + text.flush(), choice["finish_reason"], choice.get("logprobs")
+    if text.stopped:
+        finish, entries = "stop", until_stop(entries, call.new_text())
+    logprobs = CompletionLogprobs(call.special, prompt).of(entries)
+    return _choice(choice["index"], content, finish, logprobs)
 
 
 def _choice(index: int, text: str, finish: str | None, logprobs: TextLogprobs | None) -> TextChoice:

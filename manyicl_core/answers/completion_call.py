@@ -5,9 +5,9 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from manyicl_core.answers.answer_text import AnswerText, MatchedText, PlainText
+from manyicl_core.answers.answer_text import AnswerText, MatchedText, PlainText, StoppedText
 from manyicl_core.answers.completion_request import CreateCompletion
-from manyicl_core.answers.prompts import engine_fields, find_target, hosted_fields, prompts_behind
+from manyicl_core.answers.prompts import answer_stops, engine_fields, find_target, hosted_fields, prompts_behind
 from manyicl_core.base_models.catalog import base_model_folder
 from manyicl_core.base_models.tokenizer import load_raw_tokenizer
 from manyicl_core.errors import InvalidRequest
@@ -44,18 +44,21 @@ class CompletionCall:
         hosted: the first prompt, when they stand behind demonstrations.
         echoed: the prompts, when the answer repeats them.
         special: ids of tokens that an answer's text leaves out.
+        stops: what ends the answer to a hosted prompt, as the client reads it.
     """
 
     body: dict[str, Any]
     hosted: HostedPrompt | None
     echoed: tuple[Prompt, ...]
     special: frozenset[int]
+    stops: tuple[str, ...] = ()
 
     def new_text(self) -> PlainText:
         """What turns the engine's text into an answer."""
         if self.hosted is None:
             return PlainText()
-        return MatchedText() if "regex" in self.body.get("structured_outputs", {}) else AnswerText()
+        is_matched = "regex" in self.body.get("structured_outputs", {})
+        return StoppedText(MatchedText() if is_matched else AnswerText(), self.stops)
 
     @property
     def is_streamable(self) -> bool:
@@ -91,7 +94,8 @@ def completion_call(
     _check_size(tokens, body.n or 1)
     request["prompt"] = tokens if len(tokens) > 1 else tokens[0]
     echoed = _echoed(tokenizer, body, tokens) if body.echo else ()
-    return CompletionCall(request, hosted, echoed, _special(tokenizer))
+    stops = () if hosted is None else answer_stops(hosted, body)
+    return CompletionCall(request, hosted, echoed, _special(tokenizer), stops)
 
 
 def _queries(body: CreateCompletion) -> list[str]:

@@ -62,13 +62,18 @@ class Sampled(Strict):
         """What the answer must match."""
         return None if self.manyicl is None else self.manyicl.regex
 
+    @property
+    def stops(self) -> list[str]:
+        """The stop strings; an empty one stops nothing."""
+        given = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return [text for text in given if text]
+
     def structured_outputs(self) -> dict[str, Any] | None:
         """What the engine is told of the answer's grammar; None: free text."""
         return None if self.regex is None else {"regex": self.regex}
 
     def sampling(self) -> dict[str, Any]:
         """What the engine is told of this, in its own words."""
-        stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
         request = {
             "n": self.n or 1,
             "top_p": 1.0 if self.top_p is None else max(self.top_p, _SMALLEST_TOP_P),
@@ -76,6 +81,6 @@ class Sampled(Strict):
             "frequency_penalty": self.frequency_penalty or 0.0,
             "logit_bias": self.logit_bias,
             "seed": self.seed,
-            "stop": [text for text in stops if text],
+            "stop": self.stops,
         }
         return {name: value for name, value in request.items() if value is not None}

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from manyicl_core.answers.answer_text import PlainText
 from manyicl_core.answers.objects import ChatLogprobs, ChosenTokenLogprob, TokenLogprob
 
 
@@ -27,6 +28,19 @@ def chat_logprobs(told: dict[str, Any] | None, most: int) -> ChatLogprobs | None
         for token, logprob, of_token, top in zip(told["tokens"], told["token_logprobs"], octets, tops, strict=True)
     ]
     return {"content": content, "refusal": None}
+
+
+def until_stop(told: dict[str, Any] | None, text: PlainText) -> dict[str, Any] | None:
+    """Of the ``logprobs`` of a completion those up to the token that completes a stop string; ``text`` is new."""
+    if told is None:
+        return None
+    kept: list[str] = []
+    for token in told["tokens"]:
+        kept.append(token)
+        text.push(token)
+        if text.stopped:
+            break
+    return {name: values[: len(kept)] for name, values in told.items()}
 
 
 def _entries(top: Iterable[dict[str, Any]], most: int) -> list[TokenLogprob]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from manyicl_core.answers.answer_text import engine_stops
 from manyicl_core.answers.fields import Sampled
 from manyicl_core.answers.grammars import answer_pattern
 from manyicl_core.answers.objects import Told, Usage
@@ -97,9 +98,16 @@ def hosted_fields(prompt: HostedPrompt, body: Sampled, max_tokens: int) -> dict[
         request |= {"structured_outputs": {"choice": prompt.choices}, "stop": [], "max_tokens": ANSWER_ROOM}
     elif body.regex is not None:
         # As a text too: a token may hold the line break and more.
-        stop = [*body.sampling()["stop"], STOP]
+        stop = [*engine_stops(body.stops, escaped=False), STOP]
         request |= {"structured_outputs": {"regex": answer_pattern(body.regex)}, "stop": stop}
+    else:
+        request["stop"] = engine_stops(body.stops, escaped=body.structured_outputs() is None)
     return request
+
+
+def answer_stops(prompt: HostedPrompt, body: Sampled) -> tuple[str, ...]:
+    """What ends an answer behind demonstrations, those of ``prompt``, as the client reads it; nothing ends a label."""
+    return () if prompt.labels is not None else tuple(body.stops)
 
 
 def label_scores_body(target: Target, prompts: Sequence[HostedPrompt], priority: int) -> dict[str, Any]:

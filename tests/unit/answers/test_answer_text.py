@@ -1,16 +1,24 @@
 """The engine's text to the answer's, however it is cut into pieces."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manyicl_core.answers.answer_text import AnswerText, JsonText, MatchedText, PlainText
+from manyicl_core.answers.answer_text import AnswerText, JsonText, MatchedText, PlainText, StoppedText, engine_stops
 from manyicl_core.method.encoding import ANSWER_TEMPLATE, escape_answer, unescape_answer
+from tests.unit.inference.test_text import cut
 
 _tricky = st.text(alphabet="\\n\n ab", max_size=20) | st.text(max_size=20)
+_stops = st.lists(st.text(alphabet="\\n\n ab", min_size=1, max_size=3), max_size=4)
 
 
 def streamed(text: PlainText, pieces: list[str]) -> str:
     return "".join([*(text.push(piece) for piece in pieces), text.flush()])
+
+
+def cut_anywhere(data: st.DataObject, text: str) -> list[str]:
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=4)))
+    return [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
 
 
 @given(st.lists(_tricky, max_size=8))
@@ -21,9 +29,7 @@ def test_pieces_of_an_answer_join_to_the_unescaped_whole(pieces: list[str]):
 @given(_tricky, st.data())
 def test_an_answer_of_the_encoder_comes_back(answer: str, data: st.DataObject):
     written = ANSWER_TEMPLATE.format(output=escape_answer(answer.strip()))
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(written)), max_size=4)))
-    pieces = [written[start:end] for start, end in zip([0, *cuts], [*cuts, len(written)], strict=True)]
-    assert streamed(AnswerText(), pieces) == answer.strip()
+    assert streamed(AnswerText(), cut_anywhere(data, written)) == answer.strip()
 
 
 @given(st.lists(_tricky, max_size=8))
@@ -44,3 +50,36 @@ def test_a_chats_text_passes_as_it_is(pieces: list[str]):
 def test_a_piece_is_given_on_as_soon_as_it_is_certain():
     text = AnswerText()
     assert [text.push(piece) for piece in (" ", " yes", ", no", "\\", "n", "!")] == ["", "yes", ", no", "", "\n", "!"]
+
+
+@given(_tricky, _stops, st.data())
+def test_an_answer_ends_before_the_first_stop_string_that_the_client_reads(
+    answer: str, stops: list[str], data: st.DataObject
+):
+    answer = answer.strip()
+    written = ANSWER_TEMPLATE.format(output=escape_answer(answer))
+    told = cut(written, engine_stops(stops, escaped=True))
+    text = StoppedText(AnswerText(), stops)
+    assert streamed(text, cut_anywhere(data, told)) == cut(answer, stops)
+    assert (text.stopped or told != written) == any(stop in answer for stop in stops)
+
+
+@given(_tricky, _stops, st.data())
+def test_a_match_ends_before_the_first_stop_string_too(answer: str, stops: list[str], data: st.DataObject):
+    told = cut(f" {answer}", engine_stops(stops, escaped=False))
+    assert streamed(StoppedText(MatchedText(), stops), cut_anywhere(data, told)) == cut(answer, stops)
+
+
+@pytest.mark.parametrize(
+    ("stops", "escaped", "free"),
+    [
+        (["a\nb", "é"], ["a\\nb", "é"], ["a\nb", "é"]),
+        (["no"], [], ["no"]),
+        (["\\"], [], ["\\"]),
+        (["\n"], [], []),
+        (["a", " "], [], []),
+        ([], [], []),
+    ],
+)
+def test_the_engine_looks_for_what_it_cannot_mistake(stops: list[str], escaped: list[str], free: list[str]):
+    assert (engine_stops(stops, escaped=True), engine_stops(stops, escaped=False)) == (escaped, free)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -119,6 +120,37 @@ def test_choices_that_come_mixed_are_streamed_each_with_its_own_text():
     assert (told[-1]["choices"], told[-1]["usage"]) == ([], USAGE)
     assert told[-1]["manyicl"]["cached_tokens"] == 5
     assert len({part["id"] for part in told}) == 1
+
+
+@pytest.mark.parametrize(
+    ("stops", "ends", "tokens"),
+    [
+        (("\n",), [("dark red", "stop"), ("C:\\new", "length")], 4),
+        ((" ",), [("dark", "stop"), ("C:\\new", "length")], 2),
+        (("\\", "\n"), [("dark red", "stop"), ("C:", "stop")], 4),
+        ((), [("dark red\nblue", "length"), ("C:\\new", "length")], 5),
+    ],
+)
+def test_a_stop_string_ends_each_choice_where_the_client_reads_it(
+    stops: tuple[str, ...], ends: list[tuple[str, str]], tokens: int
+):
+    call = replace(hosted(), stops=stops)
+    told = {"tokens": [" dark", " red", "\\", "nb", "lue"], "token_logprobs": [-1.0] * 5, "top_logprobs": [{}] * 5}
+    whole = [*choice(0, " dark red\\nblue", "length", told)["choices"], *choice(1, " C:\\\\new", "length")["choices"]]
+    first, second = chat_answer(call, request(n=2), {"choices": whole, "usage": USAGE})["choices"]
+    assert [(part["message"]["content"], part["finish_reason"]) for part in (first, second)] == ends
+    assert first["logprobs"] is not None
+    assert len(first["logprobs"]["content"]) == tokens
+
+    chunks = [choice(0, " dark"), choice(1, " C:\\"), choice(0, " red\\"), choice(1, "\\new")]
+    chunks += [choice(0, "nb", None, LOGPROBS), choice(0, "lue", None, LOGPROBS), choice(0, "", "length")]
+    chunks += [choice(1, "", "length"), {"choices": [], "usage": USAGE}]
+    parts = streamed(ScriptedEngine(chunks=chunks), call, request(n=2, stream=True))
+    for index, (text, finish) in enumerate(ends):
+        own = [part["choices"][0] for part in parts if part["choices"][0]["index"] == index]
+        assert "".join(part["delta"].get("content", "") for part in own) == text
+        assert [part["finish_reason"] for part in own if part["finish_reason"]] == [finish]
+        assert own[-1]["finish_reason"] == finish, "nothing comes after it"
 
 
 def test_usage_is_streamed_only_when_it_is_asked_for():

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from manyicl_core.answers.completion_answer import stream_completion
+from manyicl_core.answers.completion_answer import answer_completion, stream_completion
 from manyicl_core.answers.completion_call import CompletionCall, Prompt
 from manyicl_core.answers.completion_logprobs import CompletionLogprobs
 from manyicl_core.answers.completion_request import CreateCompletion
@@ -125,3 +125,23 @@ def test_every_chunk_of_a_stream_tells_the_demonstrations_and_the_last_what_was_
     hosted = CompletionCall({"prompt": [1, 2, 3]}, prompt, (), SPECIAL)
     assert asyncio.run(read(hosted)) == [shown, shown, shown | {"cached_tokens": 5}]
     assert asyncio.run(read(CALL)) == [None, None, None]
+
+
+def test_a_stop_string_ends_a_tasks_answer_where_the_client_reads_it_streamed_or_not() -> None:
+    hosted = HostedPrompt(tokens=(1,), context_tokens=0, shots=0, stop_token=9, labels=None)
+    call = CompletionCall({"prompt": [1]}, hosted, (), SPECIAL, ("\n",))
+    body = CreateCompletion(model="m", prompt="a")
+    tokens = told((5, " a b", b" a b"), (6, "\\n", b"\\n"), (7, "c", b"c"))
+    answer = {**choice(0, " a b\\nc", "length", tokens), "usage": USAGE}
+    [whole] = asyncio.run(answer_completion(ScriptedEngine(answer), call, body))["choices"]
+    assert (whole["text"], whole["finish_reason"]) == ("a b", "stop")
+    assert whole["logprobs"] is not None
+    assert whole["logprobs"]["tokens"] == [" a b", "\\n"]
+
+    chunks = [choice(0, " a b\\"), choice(0, "nc"), choice(0, "d"), choice(0, "", "length")]
+
+    async def read() -> list[Any]:
+        engine = ScriptedEngine(chunks=chunks)
+        return [part["choices"][0] async for part in stream_completion(engine, call, body)]
+
+    assert [(part["text"], part["finish_reason"]) for part in asyncio.run(read())] == [("a b", None), ("", "stop")]

@@ -1,5 +1,6 @@
 """Answers that match a regular expression: what is asked of the engine, and what its refusal says."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from pydantic import ValidationError
 from manyicl_core.answers.chat_request import CreateChatCompletion
 from manyicl_core.answers.completion_request import CreateCompletion
 from manyicl_core.answers.grammars import naming_the_field
-from manyicl_core.answers.prompts import Target, hosted_fields
+from manyicl_core.answers.prompts import Target, answer_stops, hosted_fields
 from manyicl_core.base_models.catalog import known_base_models
 from manyicl_core.errors import InvalidRequest
 from manyicl_core.store.contexts.schemas import ManyiclChat
@@ -35,6 +36,16 @@ def test_behind_demonstrations_the_whole_expression_stands_where_answers_stand()
     asked = hosted_fields(prompt, chat(stop="x", manyicl={"task": "sort", "regex": "a|b"}), 5)
     assert asked["structured_outputs"] == {"regex": " (?:a|b)\n"}
     assert (asked["stop"], asked["stop_token_ids"]) == (["x", "\n"], [9])
+
+
+def test_behind_demonstrations_stop_strings_stand_as_the_model_writes_them():
+    prompt = HostedPrompt(tokens=(1, 2, 3), context_tokens=2, shots=1, stop_token=9, labels=None)
+    labelled = replace(prompt, labels=("a", "b"))
+    asked = chat(stop=["a\nb", ""], manyicl={"task": "sort"})
+    assert (hosted_fields(prompt, asked, 5)["stop"], answer_stops(prompt, asked)) == (["a\\nb"], ("a\nb",))
+    assert (hosted_fields(labelled, asked, 5)["stop"], answer_stops(labelled, asked)) == ([], ())
+    in_json = chat(stop="a\nb", manyicl={"task": "sort"}, **JSON)
+    assert hosted_fields(prompt, in_json, 5)["stop"] == ["a\nb"]
 
 
 def test_two_grammars_are_refused():
