@@ -18,7 +18,8 @@ class Sampling:
 
     Attributes:
         logit_bias: added to the logits of these token ids.
-        logprobs: tell each token's log-probability under the model alone, and so many most likely ones.
+        logprobs: tell each token's log-probability under the model alone, and so many most likely ones; a token
+            that the guide forces is told as certain, for the model is not asked.
     """
 
     temperature: float = 0.0
@@ -94,7 +95,7 @@ class Answer:
         if self.sampling.logprobs is not None:
             self.logprobs.append(token_logprob(logits, chosen, self.sampling.logprobs))
         forced = self.guide.accept(chosen) if self.guide is not None else []
-        # A token without a choice is certain.
+        # A token without a choice is certain: the model has no logits for it.
         if self.sampling.logprobs is not None:
             self.logprobs += [TokenLogprob(token, 0.0, ((token, 0.0),)) for token in forced]
         return self._write([chosen, *forced])
