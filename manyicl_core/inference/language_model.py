@@ -52,6 +52,11 @@ class LanguageModel:
         return self._head.outputs
 
     @property
+    def group(self) -> int:
+        """Query heads that share a head of keys and values."""
+        return int(self._base.config.num_attention_heads // self._heads[0])
+
+    @property
     def bytes_a_token(self) -> int:
         """Memory that a token's keys and values take."""
         config = self._base.config

@@ -22,8 +22,8 @@ ROW_ATTENTION = "manyicl_rows"
 Layers = Sequence[tuple[torch.Tensor, torch.Tensor]]
 """Per layer keys and values, each ``[rows, kv heads, tokens, head size]``; of a prefix there is one row."""
 
-_MOST_SCORES = {"cpu": 2**19, "cuda": 2**26}
-"""Attention scores in memory at once: on a CPU they should stay in its caches."""
+_MOST_SCORES = {"cpu": 2**21, "cuda": 2**26}
+"""Attention scores in memory at once: on a CPU they should stay in its last cache."""
 
 Pick = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """Picks one score a query, and its share, out of ``scores [..., tokens]`` and their softmax."""
@@ -38,7 +38,7 @@ class Block:
         tokens: of the pass, where these rows' tokens are.
         width: new tokens of the longest row.
         reach: own tokens of the row that then has most.
-        hidden: bool ``[rows, 1, width, 1, reach]``, True where a token may not look; None: nowhere.
+        hidden: bool ``[rows, 1, width * group, reach]``, True where a query may not look; None: nowhere.
         spread: int64 ``[rows * width]``, which of ``tokens`` each place holds; None: no padding.
         kept: int64, the places that hold a token; None: all.
     """
@@ -131,26 +131,23 @@ def row_attention(
     layer = module.layer_idx
     assert isinstance(layer, int)
     keys, values = rows.slots[layer]
-    keys[rows.row, :, rows.place] = key[0].transpose(0, 1)
-    values[rows.row, :, rows.place] = value[0].transpose(0, 1)
     heads, tokens, size = query.shape[1:]
     kv_heads = key.shape[1]
+    keys[rows.row, :, rows.place] = key[0].transpose(0, 1)
+    values[rows.row, :, rows.place] = value[0].transpose(0, 1)
     scale = size**-0.5 if scaling is None else scaling
     # [tokens, kv heads, heads of a group, head size]
-    grouped = (query[0].transpose(0, 1) * scale).reshape(tokens, kv_heads, heads // kv_heads, size)
+    grouped = (query[0].transpose(0, 1) * scale).view(tokens, kv_heads, heads // kv_heads, size)
     return _attended(grouped, keys, values, layer, rows).reshape(1, tokens, heads, size), None
 
 
 def _attended(grouped: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, layer: int, rows: Pass) -> torch.Tensor:
     """Attention of all tokens to their own rows and to their prefixes."""
     pick = _greatest if rows.picks_greatest else _first
-    output, log_sum = _joined([_own(grouped[block.tokens], keys, values, block, pick) for block in rows.blocks])
+    output, log_sum = _joined([_own(grouped[block.tokens], keys, values, block, pick) for block in rows.blocks], 0)
     for level in rows.levels:
         here = slice(None) if level.order is None else level.order
-        sorted_ = grouped[here]
-        other, other_log_sum = _joined(
-            [_behind(sorted_[behind.tokens], behind.prefix[layer], pick) for behind in level.behind]
-        )
+        other, other_log_sum = _behind(grouped[here], level, layer, pick)
         difference = other_log_sum - log_sum[here]
         rows.differences.append(difference.flatten())
         merged = torch.lerp(output[here], other, difference.sigmoid().to(output.dtype))
@@ -164,43 +161,51 @@ def _attended(grouped: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, l
 
 
 Found = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""What tokens attended to ``[tokens, kv heads, group, head size]``, and the picked scores and shares ``[…, 1]``."""
+"""What queries attended to ``[…, head size]``, and the picked scores and shares ``[…, 1]``."""
 
 
-def _joined(parts: list[Found]) -> tuple[torch.Tensor, torch.Tensor]:
-    """What all tokens attended to, and the log-sum-exps of their scores."""
-    output, score, share = parts[0] if len(parts) == 1 else (torch.cat(part) for part in zip(*parts, strict=True))
-    return output, score.float() - share.float().log()
+def _joined(parts: list[Found], dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What all queries attended to, and the log-sum-exps of their scores; the parts follow one another in ``dim``."""
+    output, score, share = parts[0] if len(parts) == 1 else (torch.cat(part, dim) for part in zip(*parts, strict=True))
+    return output, score - share.float().log()
 
 
 def _own(grouped: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, block: Block, pick: Pick) -> Found:
-    """Attention of a block's rows to their own tokens."""
+    """Attention of a block's rows to their own tokens, each ``[tokens, kv heads, group, …]``."""
     _, kv_heads, group, size = grouped.shape
     count = block.rows.stop - block.rows.start
     if block.spread is not None:
         grouped = grouped[block.spread]
     # Positions before heads of a group: chunks of what is hidden are then runs of it.
     query = grouped.view(count, block.width, kv_heads, group, size).transpose(1, 2)
-    hidden = block.hidden
-    if hidden is not None:
-        hidden = hidden.expand(-1, -1, -1, group, -1).reshape(count, 1, block.width * group, block.reach)
-    own_keys, own_values = (part[block.rows, :, : block.reach] for part in (keys, values))
-    query = query.reshape(count, kv_heads, block.width * group, size)
     output, score, share = (
         part.view(count, kv_heads, block.width, group, -1).transpose(1, 2).reshape(-1, kv_heads, group, part.shape[-1])
-        for part in _attend(query, own_keys, own_values, pick, hidden)
+        for part in _attend(
+            query.reshape(count * kv_heads, block.width * group, size),
+            keys[block.rows, :, : block.reach].flatten(0, 1),
+            values[block.rows, :, : block.reach].flatten(0, 1),
+            pick,
+            block.hidden,
+        )
     )
     return (output, score, share) if block.kept is None else (output[block.kept], score[block.kept], share[block.kept])
 
 
-def _behind(grouped: torch.Tensor, prefix: tuple[torch.Tensor, torch.Tensor], pick: Pick) -> Found:
-    """Attention of tokens to one prefix."""
+def _behind(grouped: torch.Tensor, level: Level, layer: int, pick: Pick) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention of tokens to their prefixes, and the log-sum-exps, each ``[tokens, kv heads, group, …]``."""
     tokens, kv_heads, group, size = grouped.shape
-    query = grouped.transpose(0, 1).reshape(1, kv_heads, tokens * group, size)
-    output, score, share = (
-        part.view(kv_heads, tokens, group, -1).transpose(0, 1) for part in _attend(query, *prefix, pick)
+    # As few operations a prefix as can be: there may be one a row.
+    query = grouped.transpose(0, 1).reshape(kv_heads, tokens * group, size)
+    parts = []
+    for behind in level.behind:
+        keys, values = behind.prefix[layer]
+        mine = query[:, behind.tokens.start * group : behind.tokens.stop * group]
+        parts.append(_attend(mine, keys[0], values[0], pick))
+    output, log_sum = _joined(parts, 1)
+    return (
+        output.view(kv_heads, tokens, group, size).transpose(0, 1),
+        log_sum.view(kv_heads, tokens, group, 1).transpose(0, 1),
     )
-    return output, score, share
 
 
 def _attend(
@@ -209,25 +214,26 @@ def _attend(
     """Softmax attention, over chunks of queries.
 
     Args:
-        query: ``[batch, kv heads, queries, head size]``, scaled; ``key`` and ``value`` have tokens for queries.
-        hidden: bool ``[batch, 1, queries, tokens]``, False somewhere in each row.
+        query: ``[batch, queries, head size]``, scaled; ``key`` and ``value`` have tokens for queries.
+        hidden: bool ``[rows, 1, queries, tokens]``, False somewhere in each row; a row is a part of the batch.
 
     Returns:
-        ``[batch, kv heads, queries, head size]``, and the picked scores and shares ``[batch, kv heads, queries, 1]``.
+        ``[batch, queries, head size]``, and the picked scores and shares ``[batch, queries, 1]``.
     """
-    batch, kv_heads, queries, _ = query.shape
-    chunk = max(1, _MOST_SCORES[query.device.type] // (batch * kv_heads * key.shape[2]))
-    key = key.transpose(2, 3)
+    batch, queries, _ = query.shape
+    chunk = max(1, _MOST_SCORES[query.device.type] // (batch * key.shape[1]))
+    key = key.transpose(1, 2)
     found: list[Found] = []
     for start in range(0, queries, chunk):
-        scores = query[:, :, start : start + chunk] @ key
+        scores = torch.bmm(query[:, start : start + chunk], key)
         if hidden is not None:
-            scores = scores.masked_fill_(hidden[:, :, start : start + chunk], -torch.inf)
+            here = hidden[:, :, start : start + chunk]
+            scores.unflatten(0, (len(here), -1)).masked_fill_(here, -torch.inf)
         shares = torch.softmax(scores, dim=-1)
-        found.append((shares @ value, *pick(scores, shares)))
+        found.append((torch.bmm(shares, value), *pick(scores, shares)))
     if len(found) == 1:
         return found[0]
-    output, score, share = (torch.cat(part, dim=2) for part in zip(*found, strict=True))
+    output, score, share = (torch.cat(part, dim=1) for part in zip(*found, strict=True))
     return output, score, share
 
 

@@ -89,7 +89,7 @@ class Slots:
             slots=self._layers,
             row=row.to(device),
             place=place.to(device),
-            blocks=tuple(_blocks(starts, counts, device)),
+            blocks=tuple(_blocks(starts, counts, self._model.group, device)),
             levels=tuple(_levels([prefix.chain for prefix in prefixes], counts, device)),
         )
         tokens = torch.tensor([token for tokens in new for token in tokens], device=device)
@@ -122,7 +122,7 @@ class Slots:
         self._layers = larger
 
 
-def _blocks(starts: Sequence[int], counts: Sequence[int], device: torch.device) -> list[Block]:
+def _blocks(starts: Sequence[int], counts: Sequence[int], group: int, device: torch.device) -> list[Block]:
     """Cut the rows into runs of similar numbers of new tokens: at most about half of a block is pads."""
     cuts = [0]
     width = tokens = 0
@@ -135,12 +135,14 @@ def _blocks(starts: Sequence[int], counts: Sequence[int], device: torch.device) 
     blocks = []
     for begin, end in zip(cuts, [*cuts[1:], len(counts)], strict=True):
         rows = slice(begin, end)
-        blocks.append(_block(rows, offset, torch.tensor(starts[rows]), torch.tensor(counts[rows]), device))
+        blocks.append(_block(rows, offset, torch.tensor(starts[rows]), torch.tensor(counts[rows]), group, device))
         offset += sum(counts[rows])
     return blocks
 
 
-def _block(rows: slice, offset: int, start: torch.Tensor, count: torch.Tensor, device: torch.device) -> Block:
+def _block(
+    rows: slice, offset: int, start: torch.Tensor, count: torch.Tensor, group: int, device: torch.device
+) -> Block:
     width, reach = int(count.max()), int((start + count).max())
     place = torch.arange(width)
     hidden = torch.arange(reach) > (start[:, None] + place)[:, :, None]
@@ -155,7 +157,7 @@ def _block(rows: slice, offset: int, start: torch.Tensor, count: torch.Tensor, d
         tokens=slice(offset, offset + int(count.sum())),
         width=width,
         reach=reach,
-        hidden=hidden[:, None, :, None].to(device) if bool(hidden.any()) else None,
+        hidden=hidden.repeat_interleave(group, dim=1)[:, None].to(device) if bool(hidden.any()) else None,
         spread=spread,
         kept=kept,
     )
