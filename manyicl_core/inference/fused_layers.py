@@ -1,8 +1,8 @@
 """A model's layers with fewer, larger operations: what a decoding step costs is mostly their number.
 
 Query, key and value are one product, so are gate and up; rotation is a few operations instead of
-a dozen. The numbers stay those of transformers' own layers. Where a model's
-layers are of another kind they are left as they are, and only their linear layers are replaced.
+a dozen. The numbers stay those of transformers' own layers. Where a model's layers are of another
+kind they are left as they are, and only their linear layers are replaced.
 """
 
 from collections.abc import Sequence
@@ -38,20 +38,34 @@ class FusedAttention(nn.Module):
     def forward(
         self, hidden_states: torch.Tensor, position_embeddings: tuple[torch.Tensor, torch.Tensor], **options: Any
     ) -> tuple[torch.Tensor, None]:
-        """As transformers calls a layer's attention."""
+        """As transformers calls a layer's attention, with what ``SignedRotary`` gives."""
         tokens = hidden_states.shape[1]
         cos, sin = position_embeddings
         heads = self.qkv(hidden_states).view(1, tokens, -1, self._size)
         turned, values = heads.split([self._query_heads + self._kv_heads, self._kv_heads], dim=2)
-        half = self._size // 2
-        # rotate_half(x) * sin is x turned round by half, times sin with its first half negated.
-        sin = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
-        turned = torch.addcmul(turned * cos[:, :, None], turned.roll(half, dims=-1), sin[:, :, None])
+        turned = torch.addcmul(turned * cos, turned.roll(self._size // 2, dims=-1), sin)
         query, keys = turned.transpose(1, 2).split([self._query_heads, self._kv_heads], dim=1)
         attended, _ = row_attention(
             self, query, keys, values.transpose(1, 2), None, scaling=self._scaling, rows=options.get("rows")
         )
         return self.out(attended.reshape(1, tokens, -1)), None
+
+
+class SignedRotary(nn.Module):
+    """A model's cosines and sines, made ready for all layers: they come once a pass.
+
+    ``rotate_half(x) * sin`` is x turned round by half, times sin with its first half negated.
+    """
+
+    def __init__(self, original: nn.Module) -> None:
+        super().__init__()
+        self._original = original
+
+    def forward(self, states: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As transformers calls it; ``[1, tokens, 1, head size]`` each."""
+        cos, sin = self._original(states, position_ids)
+        first, second = sin.chunk(2, dim=-1)
+        return cos[:, :, None], torch.cat([-first, second], dim=-1)[:, :, None]
 
 
 class FusedMLP(nn.Module):
@@ -72,6 +86,9 @@ class FusedMLP(nn.Module):
 
 def fuse_layers(model: PreTrainedModel) -> list[LoraLinear]:
     """Replace the parts of ``model``'s layers in place; gives all its linear layers but the head."""
+    if any(isinstance(module, _ATTENTION) for module in model.modules()):
+        decoder = model.base_model
+        decoder.rotary_emb = SignedRotary(decoder.get_submodule("rotary_emb"))
     # By path: a module that a list still holds would keep its weights.
     for path in _paths(model, (*_ATTENTION, *_MLP)):
         module = model.get_submodule(path)
