@@ -3,12 +3,11 @@
 import sys
 from pathlib import Path
 
-from manyicl_core.job_process import run_reporting, wait_passively
+from manyicl_core.job_process import importing_torch, run_reporting
 
-wait_passively()
-
-from manyicl_core.contract.evaluation_spec import EvaluationSpec  # noqa: E402
-from manyicl_core.evaluation.run import evaluate  # noqa: E402
+with importing_torch():
+    from manyicl_core.contract.evaluation_spec import EvaluationSpec
+    from manyicl_core.evaluation.run import evaluate
 
 
 def main(folder: Path) -> int:

@@ -1,28 +1,27 @@
 """Serve the engine: ``python -m manyicl_core.inference``; settings come from the environment."""
 
-from manyicl_core.job_process import wait_passively
+import tempfile
+from pathlib import Path
 
-wait_passively()
+from manyicl_core.job_process import importing_torch
 
-import tempfile  # noqa: E402
-from pathlib import Path  # noqa: E402
+with importing_torch():
+    import torch
+    import uvicorn
+    from transformers import AutoTokenizer
 
-import torch  # noqa: E402
-import uvicorn  # noqa: E402
-from transformers import AutoTokenizer  # noqa: E402
-
-from manyicl_core.base_models.catalog import base_model_folder, known_base_models  # noqa: E402
-from manyicl_core.base_models.load import compute_device, compute_dtype, load_base_model  # noqa: E402
-from manyicl_core.inference.adapters import Adapters  # noqa: E402
-from manyicl_core.inference.engine import Engine  # noqa: E402
-from manyicl_core.inference.language_model import LanguageModel  # noqa: E402
-from manyicl_core.inference.prefix_files import PrefixFiles, base_name  # noqa: E402
-from manyicl_core.inference.prefix_store import PrefixStore  # noqa: E402
-from manyicl_core.inference.server import create_app  # noqa: E402
-from manyicl_core.inference.vocabulary import Vocabulary  # noqa: E402
-from manyicl_core.logging import configure_logging  # noqa: E402
-from manyicl_core.objects import open_store  # noqa: E402
-from manyicl_core.settings import get_settings, required  # noqa: E402
+    from manyicl_core.base_models.catalog import base_model_folder, known_base_models
+    from manyicl_core.base_models.load import compute_device, compute_dtype, load_base_model
+    from manyicl_core.inference.adapters import Adapters
+    from manyicl_core.inference.engine import Engine
+    from manyicl_core.inference.language_model import LanguageModel
+    from manyicl_core.inference.prefix_files import PrefixFiles, base_name
+    from manyicl_core.inference.prefix_store import PrefixStore
+    from manyicl_core.inference.server import create_app
+    from manyicl_core.inference.vocabulary import Vocabulary
+    from manyicl_core.logging import configure_logging
+    from manyicl_core.objects import open_store
+    from manyicl_core.settings import get_settings, required
 
 _KEEP_ALIVE_SECONDS = 75
 """Longer than any client keeps an idle connection: one that is taken up again must not be closing."""

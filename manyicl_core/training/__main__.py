@@ -15,15 +15,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from manyicl_core.child_process import die_with_parent
-from manyicl_core.job_process import run_reporting, wait_passively
+from manyicl_core.job_process import importing_torch, run_reporting
 
-wait_passively()
+with importing_torch():
+    from torch.distributed import DistError
 
-from torch.distributed import DistError  # noqa: E402
-
-from manyicl_core.contract.progress import Message  # noqa: E402
-from manyicl_core.contract.train_spec import TrainSpec  # noqa: E402
-from manyicl_core.training.trainer import train  # noqa: E402
+    from manyicl_core.contract.progress import Message
+    from manyicl_core.contract.train_spec import TrainSpec
+    from manyicl_core.training.trainer import train
 
 
 def main(folder: Path) -> int:

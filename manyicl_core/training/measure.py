@@ -12,22 +12,21 @@ from pathlib import Path
 
 _STARTED = time.monotonic()  # before torch is imported: that takes most of a trainer's start
 
-from manyicl_core.job_process import run_reporting, wait_passively  # noqa: E402
+from manyicl_core.job_process import importing_torch, run_reporting  # noqa: E402
 
-wait_passively()
+with importing_torch():
+    import numpy as np
+    import torch
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-
-from manyicl_core.base_models.load import compute_device, compute_dtype  # noqa: E402
-from manyicl_core.contract.progress import Measured, MeasuredBatch  # noqa: E402
-from manyicl_core.contract.train_spec import TrainSpec  # noqa: E402
-from manyicl_core.method.sequences import Answer, Sequence  # noqa: E402
-from manyicl_core.training.batches import MicroBatch, micro_batch  # noqa: E402
-from manyicl_core.training.checkpoint import TrainingState, save_checkpoint  # noqa: E402
-from manyicl_core.training.loss import AnswerLoss  # noqa: E402
-from manyicl_core.training.trainer import autocast, peak_memory  # noqa: E402
-from manyicl_core.training.weights import trainable_model  # noqa: E402
+    from manyicl_core.base_models.load import compute_device, compute_dtype
+    from manyicl_core.contract.progress import Measured, MeasuredBatch
+    from manyicl_core.contract.train_spec import TrainSpec
+    from manyicl_core.method.sequences import Answer, Sequence
+    from manyicl_core.training.batches import MicroBatch, micro_batch
+    from manyicl_core.training.checkpoint import TrainingState, save_checkpoint
+    from manyicl_core.training.loss import AnswerLoss
+    from manyicl_core.training.trainer import autocast, peak_memory
+    from manyicl_core.training.weights import trainable_model
 
 _LONGEST = 2048
 # Parts of the longest length with the share of target tokens: ascending, because the peak memory
