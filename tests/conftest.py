@@ -1,5 +1,6 @@
 """Fixtures for every test."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,9 @@ import structlog
 from hypothesis import settings
 
 pytest_plugins = ["tests.services"]
+
+# What the imported libraries make stays: the collector need not look through it, not once.
+gc.disable()
 
 # The same examples in every run, and no database of failures: a test fails for everybody or for nobody.
 settings.register_profile("manyicl", derandomize=True, deadline=None, max_examples=50, database=None)
@@ -20,6 +24,15 @@ structlog.configure(
         structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
     ]
 )
+
+
+def pytest_sessionstart() -> None:
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
