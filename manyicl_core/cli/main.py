@@ -9,7 +9,6 @@ from typing import Annotated, NoReturn
 import typer
 
 from manyicl_core.base_models.catalog import known_base_models
-from manyicl_core.base_models.pull import PullFailed, pull_base_model
 from manyicl_core.child_process import engine_environment, passive_threads
 from manyicl_core.cli.connection import CONNECTION_FILE, ServiceFailed, find_service
 from manyicl_core.cli.output import fail, out
@@ -33,6 +32,7 @@ def up(
     port: Annotated[int, typer.Option(help="Port of the API.", min=1, max=65535)] = 8000,
 ) -> None:
     """Start the whole service in the foreground: PostgreSQL, Valkey, migrations, engine, api, workers."""
+    from manyicl_core.base_models.pull import PullFailed
     from manyicl_core.cli.up import CannotStart, run_service
 
     try:
@@ -125,6 +125,8 @@ def migrate() -> None:
 @models_app.command("pull")
 def models_pull() -> None:
     """Get the base model's files, once, from the first source that answers."""
+    from manyicl_core.base_models.pull import PullFailed, pull_base_model
+
     try:
         pull_base_model(known_base_models()[0], out.print)
     except PullFailed as error:
