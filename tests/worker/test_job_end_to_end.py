@@ -10,6 +10,7 @@ import openai
 import pytest
 import torch
 from openai import OpenAI
+from openai.types.fine_tuning import FineTuningJob
 from peft import PeftModel
 from rich.console import Console
 from transformers import AutoModelForCausalLM
@@ -25,8 +26,12 @@ def test_a_job_ends_in_a_model_that_answers(
     client: OpenAI, start_worker: StartWorker, tiny_model: Path, tmp_path: Path
 ) -> None:
     start_worker()
-    job = await_state(client, create_job(client).id, "succeeded", "failed")
+    # The demo follows the job to its end, and reports.
+    console = Console(file=io.StringIO(), width=100)
+    seconds: dict[str, float] = {}
+    job = watch_job(client, create_job(client).id, console, seconds)
     assert job.status == "succeeded", job.error
+    check_demo(client, job, console, seconds, tmp_path / "report.json")
     assert job.model_extra is not None
     told = job.model_extra["manyicl"]
 
@@ -92,21 +97,15 @@ def test_a_job_ends_in_a_model_that_answers(
         client.models.retrieve(job.fine_tuned_model)
 
 
-def test_the_demo_follows_a_job_and_writes_its_report(
-    client: OpenAI, start_worker: StartWorker, tmp_path: Path
-) -> None:
-    start_worker()
-    console = Console(file=io.StringIO(), width=100)
-    seconds: dict[str, float] = {}
-    job = watch_job(client, create_job(client).id, console, seconds)
+def check_demo(client: OpenAI, job: FineTuningJob, console: Console, seconds: dict[str, float], path: Path) -> None:
+    """What the demo shows of a job that it has followed, and what it writes to ``path``."""
     print_table(client, job, console)
-    write_report(tmp_path / "report.json", job, seconds, client)
-
+    write_report(path, job, seconds, client)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "Fine-tuning job successfully completed" in shown
     assert all(f"Evaluated {task} " in shown for task in ("colour", "sum", "parity"))
     assert "base→tuned" in shown
-    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    report = json.loads(path.read_text(encoding="utf-8"))
     assert set(report) == {"model", "seconds", "results", "means", "differences", "forgetting", "training"}
     assert report["model"] == job.fine_tuned_model
     assert {"training", "evaluation", "post_to_first_step"} <= set(report["seconds"])
@@ -115,7 +114,7 @@ def test_the_demo_follows_a_job_and_writes_its_report(
     assert all(value > 0 for value in report["training"].values())
 
 
-def test_a_running_job_is_cancelled_and_its_process_ends(client: OpenAI, start_worker: StartWorker) -> None:
+def test_a_running_job_is_cancelled_and_its_worker_trains_the_next(client: OpenAI, start_worker: StartWorker) -> None:
     start_worker()
     job = create_job(client, evaluate=False, n_epochs=1000)
     await_state(client, job.id, "running")
@@ -124,9 +123,7 @@ def test_a_running_job_is_cancelled_and_its_process_ends(client: OpenAI, start_w
     assert cancelled.status == "cancelled"
     assert cancelled.fine_tuned_model is None
 
-
-def test_a_job_without_queries_is_trained_only(client: OpenAI, start_worker: StartWorker) -> None:
-    start_worker()
+    # A job without queries is trained only.
     job = await_state(client, create_job(client, evaluate=False).id, "succeeded", "failed")
     assert job.status == "succeeded", job.error
     assert job.model_extra is not None
