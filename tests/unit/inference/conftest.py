@@ -9,9 +9,12 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedModel
 
 from manyicl_core.base_models.load import load_base_model
+from manyicl_core.inference.compilation import compile_prefix
 from manyicl_core.inference.language_model import LanguageModel, TunedModel
+from manyicl_core.inference.prefix import Prefix
 from manyicl_core.inference.vocabulary import Vocabulary
 from manyicl_core.training.weights import save_weights
+from tests.unit.inference.prefix_folder import KEY, write
 from tests.unit.random_adapter import save_random_adapter
 
 MakeAdapter = Callable[[int], Path]
@@ -81,3 +84,23 @@ def make_adapter(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         return folders[seed]
 
     return make
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where an engine keeps prefixes; there is none yet."""
+    return tmp_path / "prefixes"
+
+
+@pytest.fixture
+def prefix(untuned: TunedModel) -> Prefix:
+    """The prefix of ``KEY``."""
+    return compile_prefix(untuned, KEY.tokens)
+
+
+@pytest.fixture
+def written(folder: Path, prefix: Prefix) -> Path:
+    """Its file in the folder."""
+    write(folder, KEY, prefix)
+    [path] = folder.iterdir()
+    return path

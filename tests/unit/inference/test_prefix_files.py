@@ -12,31 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from manyicl_core.inference import prefix_files
-from manyicl_core.inference.compilation import compile_prefix
-from manyicl_core.inference.language_model import TunedModel
 from manyicl_core.inference.prefix import Prefix, PrefixKey
 from manyicl_core.inference.prefix_files import base_name
 from manyicl_core.inference.prefix_store import PrefixStore
 from tests.unit.inference.driving import found
 from tests.unit.inference.prefix_folder import KEY, assert_same_bits, files_in, write
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "prefixes"
-
-
-@pytest.fixture
-def prefix(untuned: TunedModel) -> Prefix:
-    return compile_prefix(untuned, KEY.tokens)
-
-
-@pytest.fixture
-def written(folder: Path, prefix: Prefix) -> Path:
-    """The file of a prefix."""
-    write(folder, KEY, prefix)
-    [path] = folder.iterdir()
-    return path
 
 
 def test_a_prefix_is_read_back_bit_by_bit_after_a_restart(folder: Path, written: Path, prefix: Prefix):

@@ -10,30 +10,10 @@ import torch
 from safetensors import safe_open
 
 from manyicl_core.inference import prefix_files
-from manyicl_core.inference.compilation import compile_prefix
-from manyicl_core.inference.language_model import TunedModel
 from manyicl_core.inference.prefix import Prefix, PrefixKey
 from manyicl_core.inference.prefix_store import PrefixStore
 from tests.unit.inference.driving import found
 from tests.unit.inference.prefix_folder import KEY, assert_same_bits, files_in, write
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "prefixes"
-
-
-@pytest.fixture
-def prefix(untuned: TunedModel) -> Prefix:
-    return compile_prefix(untuned, KEY.tokens)
-
-
-@pytest.fixture
-def written(folder: Path, prefix: Prefix) -> Path:
-    """The file of a prefix."""
-    write(folder, KEY, prefix)
-    [path] = folder.iterdir()
-    return path
 
 
 def put(store: PrefixStore, key: PrefixKey, prefix: Prefix) -> None:
