@@ -1,4 +1,4 @@
-"""What the training and the evaluation process share: read the spec, report, fail with a code."""
+"""What processes that compute share: how they import torch, and how those of a job report and fail with a code."""
 
 import gc
 import os
