@@ -28,13 +28,15 @@ def spawn(
     stderr: IO[str] | None = None,
     user: int | None = None,
     folder: Path | None = None,
+    nice: int = 0,
 ) -> subprocess.Popen[str]:
     """Start ``command`` in a process group of its own.
 
     The kernel kills it when the thread that called this dies, so call it from a thread that
-    lives as long as the child should. ``user`` drops root's rights to that uid.
+    lives as long as the child should. ``user`` drops root's rights to that uid. ``nice`` is how far
+    it steps back where others want the processor, up to 19.
     """
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -49,6 +51,17 @@ def spawn(
         # One system call and no lock: safe between fork and exec, also with threads.
         preexec_fn=die_with_parent,  # noqa: PLW1509
     )
+    if nice:
+        _step_back(process.pid, nice)
+    return process
+
+
+def _step_back(pid: int, nice: int) -> None:
+    # Where the kernel shares the processor among sessions (sched(7), autogroup), nice counts within one only.
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text(str(nice), encoding="ascii")
+    with contextlib.suppress(ProcessLookupError):
+        os.setpriority(os.PRIO_PROCESS, pid, nice)
 
 
 def stop(process: subprocess.Popen[str], grace_seconds: float, first: signal.Signals = signal.SIGTERM) -> None:
@@ -94,17 +107,18 @@ def engine_environment(environment: dict[str, str]) -> dict[str, str]:
     """``environment`` for the engine: threads that wait awake for a moment only, and some freed memory kept.
 
     A step is a thousand short operations. Threads that sleep between any two take 1.6 times as
-    long for a single answer; awake for this long, they take 2.2 times as long beside a trainer on
-    the same cores, about the engine's share of them; awake for four times as long, 5.5 times. Who has the
-    machine for the engine alone may set more. Memory
-    is kept as for a job, but bounded, as the engine stays: a context is compiled in a fifth less time.
-    All threads share it: in an arena each they would keep it each. oneDNN keeps the code of so many
-    products of so many sizes, 0.6 MB each, and makes a new one in half a millisecond; by itself it
-    keeps 1,024.
+    long for a single answer. They may be awake for this long as trainers step back (``job_nice``);
+    beside a process that does not, they wait for each other, a single answer six times as long
+    (docs/decisions/0021).
+
+    Memory is kept as for a job, but bounded, as the engine stays: a context is compiled in a fifth
+    less time. All threads share it: in an arena each they would keep it each. oneDNN keeps the code
+    of so many products of so many sizes, 0.6 MB each, and makes a new one in half a millisecond; by
+    itself it keeps 1,024.
     """
     return {
         **passive_threads(environment),
-        "GOMP_SPINCOUNT": environment.get("GOMP_SPINCOUNT", "2500"),
+        "GOMP_SPINCOUNT": environment.get("GOMP_SPINCOUNT", "10000"),
         "MALLOC_ARENA_MAX": "1",
         "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
         "MALLOC_TRIM_THRESHOLD_": str(512 * 2**20),

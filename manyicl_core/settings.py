@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     max_infrastructure_failures: int = Field(default=3, description="lost workers before a job fails")
     work_folder: Path | None = Field(default=None, description="scratch space of workers and engine")
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, description="CPU threads a process")
+    job_nice: int = Field(
+        default=19, ge=0, le=19, description="how far trainers and evaluations step back where others want the CPU"
+    )
     processes: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto", description="processes that train one job together; auto: one a GPU"
     )

@@ -54,7 +54,8 @@ def _measure(base_model: str, lora: LoraSpec | None, settings: Settings) -> Meas
             threads=settings.threads,
         )
         (Path(folder) / "spec.json").write_text(spec.model_dump_json(), encoding="utf-8")
-        process = spawn([sys.executable, "-m", _MEASURE, folder], job_environment(dict(os.environ)), subprocess.PIPE)
+        command = [sys.executable, "-m", _MEASURE, folder]
+        process = spawn(command, job_environment(dict(os.environ)), subprocess.PIPE, nice=settings.job_nice)
         try:
             output, _ = process.communicate(timeout=_MOST_SECONDS)
         except subprocess.TimeoutExpired:

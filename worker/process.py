@@ -8,6 +8,7 @@ from types import TracebackType
 
 from manyicl_core.child_process import job_environment, spawn, stop
 from manyicl_core.contract.progress import Message, parse
+from manyicl_core.settings import get_settings
 from worker.heartbeat import Heartbeat
 
 _GRACE_SECONDS = 2.0
@@ -23,7 +24,9 @@ class JobProcess:
 
     def __init__(self, command: list[str], environment: dict[str, str], heartbeat: Heartbeat) -> None:
         self._heartbeat = heartbeat
-        self._process = spawn(command, job_environment(environment), stdout=subprocess.PIPE)
+        self._process = spawn(
+            command, job_environment(environment), stdout=subprocess.PIPE, nice=get_settings().job_nice
+        )
         self._lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, name="progress", daemon=True).start()
 
