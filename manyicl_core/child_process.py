@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import IO
 
 _PR_SET_PDEATHSIG = 1
+_TRIES = 20
 
 
 _LIBC = ctypes.CDLL(None)
@@ -57,11 +59,19 @@ def spawn(
 
 
 def _step_back(pid: int, nice: int) -> None:
-    # Where the kernel shares the processor among sessions (sched(7), autogroup), nice counts within one only.
-    with contextlib.suppress(OSError):
-        Path(f"/proc/{pid}/autogroup").write_text(str(nice), encoding="ascii")
     with contextlib.suppress(ProcessLookupError):
         os.setpriority(os.PRIO_PROCESS, pid, nice)
+    # Where the kernel shares the processor among sessions (sched(7), autogroup), nice counts within one only.
+    group = Path(f"/proc/{pid}/autogroup")
+    for _ in range(_TRIES):
+        try:
+            group.write_text(str(nice), encoding="utf-8")
+        except BlockingIOError:  # without root's rights it takes ten changes a second, of all processes together
+            time.sleep(0.1)
+        except OSError:  # it has no such groups, or the process has ended
+            return
+        else:
+            return
 
 
 def stop(process: subprocess.Popen[str], grace_seconds: float, first: signal.Signals = signal.SIGTERM) -> None:

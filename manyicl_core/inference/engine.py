@@ -106,6 +106,8 @@ class Engine:
         """Do the next piece of work; says whether there was any, and what to tell to whom."""
         self._sweep()
         self._waiting.offer(self._start)
+        while self._prefixes.await_one():
+            self._waiting.offer(self._start)
         WAITING.set(len(self._waiting))
         worked = bool(self._makings or self._scorings or self._rows or self._unwritten)
         if self._makings:

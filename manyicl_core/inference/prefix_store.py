@@ -1,8 +1,9 @@
 """Compiled prefixes: in memory within a budget, least recently used out first, with copies on disk."""
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 
 import structlog
@@ -12,6 +13,8 @@ from manyicl_core.inference.prefix import EMPTY_PREFIX, Prefix, PrefixKey
 from manyicl_core.inference.prefix_files import PrefixFiles
 
 _MOST_READ = 2
+_READ_SECONDS = 0.01
+"""A file that the system has in memory is read in less; a pass may take ten times as long."""
 
 _log = structlog.get_logger(__name__)
 
@@ -30,6 +33,7 @@ class _Coming:
 
     reading: Future[Prefix | None]
     size_bytes: int
+    awaited_until: float
     is_unwanted: bool = False
 
 
@@ -74,6 +78,21 @@ class PrefixStore:
         if self._coming[key].reading.done():
             self._arrive(key)
         return key in self._coming
+
+    def await_one(self) -> bool:
+        """Wait a moment for what has just begun to be read; whether anything has come.
+
+        Whoever needs it would miss the pass that is about to begin. A slow disk holds up one pass, not each.
+        """
+        now = time.monotonic()
+        young = [coming for coming in self._coming.values() if coming.awaited_until > now]
+        if young:
+            wait(
+                [coming.reading for coming in young],
+                max(coming.awaited_until for coming in young) - now,
+                FIRST_COMPLETED,
+            )
+        return self._arrive_all()
 
     def hold(self, key: PrefixKey) -> Prefix | None:
         """The prefix if it is in memory; it stays until it is released."""
@@ -167,14 +186,16 @@ class PrefixStore:
         except BaseException:
             self.give_back(size)
             raise
-        self._coming[key] = _Coming(reading, size)
+        self._coming[key] = _Coming(reading, size, time.monotonic() + _READ_SECONDS)
         reading.add_done_callback(lambda _: when_read())
         return True
 
-    def _arrive_all(self) -> None:
-        """Whoever asked for what has been read may have left."""
-        for key in [key for key, coming in self._coming.items() if coming.reading.done()]:
+    def _arrive_all(self) -> bool:
+        """Whoever asked for what has been read may have left; whether there was any."""
+        arrived = [key for key, coming in self._coming.items() if coming.reading.done()]
+        for key in arrived:
             self._arrive(key)
+        return bool(arrived)
 
     def _arrive(self, key: PrefixKey) -> None:
         """Keep what has been read, held by nobody."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedModel
 
+from manyicl_core.inference import prefix_store
 from manyicl_core.inference.language_model import LanguageModel
 from manyicl_core.inference.prefix import Prefix, PrefixKey
 from manyicl_core.inference.prefix_files import PrefixFiles
@@ -188,4 +189,21 @@ def test_others_are_answered_while_a_context_is_read_from_the_disk(
     may_be_read.set()
     engine.finish()
     assert [engine.deltas(ticket)[-1].cached_tokens for ticket in behind_it] == [300, 300]
+    files.close()
+
+
+def test_a_context_that_is_soon_read_from_the_disk_misses_no_pass(
+    model: LanguageModel, vocabulary: Vocabulary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(prefix_store, "_READ_SECONDS", 60.0)
+    files = PrefixFiles(tmp_path / "prefixes", 1 << 24, "base", model.device)
+    engine = Driven(model, vocabulary, tmp_path, files=files)
+    asked = [request(length) for length in (100, 200, 300)]
+    for one in asked:
+        engine.answer(one)
+    files.wait()
+    engine.prefixes.shrink()
+    tickets = [engine.submit(one) for one in asked]
+    engine.steps(1)
+    assert [len(engine.told[ticket]) for ticket in tickets] == [1, 1, 1], "three, of which two are read at a time"
     files.close()
