@@ -13,8 +13,8 @@ from manyicl_core.inference.prefix import EMPTY_PREFIX, Prefix, PrefixKey
 from manyicl_core.inference.prefix_files import PrefixFiles
 
 _MOST_READ = 2
-_READ_SECONDS = 0.01
-"""A file that the system has in memory is read in less; a pass may take ten times as long."""
+_READ_SECONDS = 0.025
+"""A file that the system has in memory is read in half of it; a pass may take ten times as long."""
 
 _log = structlog.get_logger(__name__)
 
