@@ -44,7 +44,8 @@ class Trainer:
         spec = speed_job([pooled_task()], StreamSettings(max_sequence_tokens=_SEQUENCE_TOKENS), _MORE_STEPS_THAN_MADE)
         (folder / "spec.json").write_text(spec.model_dump_json(), encoding="utf-8")
         command = [sys.executable, "-m", "manyicl_core.training", str(folder)]
-        with (folder / "trainer.log").open("w", encoding="utf-8") as log:
+        self._log = folder / "trainer.log"
+        with self._log.open("w", encoding="utf-8") as log:
             self._process = spawn(command, job_environment(dict(os.environ)), subprocess.PIPE, log, nice=nice)
         self.tokens = 0
         self._trains = threading.Event()
@@ -52,7 +53,8 @@ class Trainer:
 
     def wait(self) -> None:
         """Return when it has made a step."""
-        assert self._trains.wait(600) and self._process.poll() is None
+        if not self._trains.wait(600) or not self.tokens:
+            raise RuntimeError(f"the trainer made no step:\n{self._log.read_text(encoding='utf-8')[-4000:]}")
 
     def end(self) -> None:
         """Stop it."""
