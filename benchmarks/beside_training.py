@@ -74,7 +74,7 @@ def main() -> int:
     """Measure and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True, help="where the figures go")
-    parser.add_argument("--quick", action="store_true", help="one short round: a minute")
+    parser.add_argument("--quick", action="store_true", help="one short round: a minute, too short for training_share")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, running_engine(Path(folder)) as url:
         result = measure(url, 1 if arguments.quick else 3, 20 if arguments.quick else 60)
