@@ -155,6 +155,8 @@ class Engine:
             self._let_go(ticket)
             return Start.UNREADY if self._places.may_be_passed_by(ticket) else Start.FULL
         if key is not None and is_new:
+            if self._prefixes.start_comes(key, self.wake):
+                return Start.UNREADY
             return Start.BEGUN if self._makings.begin_context(ticket, key) else self._lacks_memory(ticket)
         if self._makings.is_needed(ticket) and not self._makings.has_memory(ticket):
             return self._lacks_memory(ticket)

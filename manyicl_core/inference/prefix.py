@@ -2,7 +2,7 @@
 
 import hashlib
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from manyicl_core.inference.eight_bits import EightBitLayers
 from manyicl_core.inference.row_attention import Layers
@@ -73,7 +73,6 @@ class PrefixKey:
     def __post_init__(self) -> None:
         object.__setattr__(self, "tokens_sha256", hashlib.sha256(array("Q", self.tokens)).digest())
 
-    def digest(self, base: str) -> str:
-        """The key's name on disk; ``base`` stands for the base model, its numbers and the encoder."""
-        text = "\n".join([base, self.adapter or "", self.salt, self.tokens_sha256.hex()])
-        return hashlib.sha256(text.encode()).hexdigest()
+    def start(self, tokens: int) -> "PrefixKey":
+        """The key of its first ``tokens``."""
+        return replace(self, tokens=self.tokens[:tokens])

@@ -1,5 +1,6 @@
 """Prefixes on disk: a cache that survives a restart. What is not exactly as it was written is not used."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +29,9 @@ _log = structlog.get_logger(__name__)
 
 class PrefixFiles:
     """One safetensors file a prefix, at most ``budget_bytes`` of them, the longest unread out first.
+
+    A file is called by whose it is, how many tokens it is of, and which: so those that a context
+    begins with are found by a look at the folder.
 
     Args:
         base: what the base model's weights, its dtype and the encoder are called together.
@@ -64,6 +68,15 @@ class PrefixFiles:
             return None if path in self._going else path.stat().st_size
         except FileNotFoundError:
             return None
+
+    def starts(self, key: PrefixKey) -> Iterator[PrefixKey]:
+        """Those of which there is a file and with which this one begins, the longest first; not it itself."""
+        names = {path.stem for path in self._folder.glob(f"{self._owner(key)}-*.safetensors")}
+        lengths = {int(name.split("-")[1]) for name in names}
+        for length in sorted((length for length in lengths if length < len(key.tokens)), reverse=True):
+            start = key.start(length)
+            if self._path(start).stem in names and self._path(start) not in self._going:
+                yield start
 
     def fetch(self, key: PrefixKey) -> Future[Prefix | None]:
         """``read`` beside the engine's work."""
@@ -107,7 +120,11 @@ class PrefixFiles:
         self._writing.submit(path.unlink, missing_ok=True).add_done_callback(lambda _: self._going.discard(path))
 
     def _path(self, key: PrefixKey) -> Path:
-        return self._folder / f"{key.digest(self._base)}.safetensors"
+        return self._folder / f"{self._owner(key)}-{len(key.tokens)}-{key.tokens_sha256.hex()}.safetensors"
+
+    def _owner(self, key: PrefixKey) -> str:
+        """Whoever differs in the base model, its numbers, the encoder, the adapter or the tenant has other files."""
+        return hashlib.sha256("\n".join([self._base, key.adapter or "", key.salt]).encode()).hexdigest()
 
     def _write(self, path: Path, prefix: Prefix) -> None:
         if path.exists() or prefix.size_bytes > self._budget:

@@ -79,6 +79,15 @@ class PrefixStore:
             self._arrive(key)
         return key in self._coming
 
+    def start_comes(self, key: PrefixKey, when_read: Callable[[], None]) -> bool:
+        """Whether what the prefix can go on from is on its way from the disk, if that is longer than any in memory."""
+        if self._files is None:
+            return False
+        start = next(self._files.starts(key), None)
+        if start is None or len(start.tokens) <= len(self.longest_start(key).tokens):
+            return False
+        return self.comes(start, when_read)
+
     def await_one(self) -> bool:
         """Wait a moment for what has just begun to be read; whether anything has come.
 
@@ -161,7 +170,8 @@ class PrefixStore:
                 key.tokens[: len(other.tokens)] == other.tokens
             )
 
-        for gone in {key, *filter(is_start, self._entries), *filter(is_start, self._coming)}:
+        on_disk = self._files.starts(key) if self._files is not None else ()
+        for gone in {key, *filter(is_start, self._entries), *filter(is_start, self._coming), *on_disk}:
             if gone in self._coming:
                 self._coming[gone].is_unwanted = True
             if gone in self._entries:
@@ -203,6 +213,8 @@ class PrefixStore:
         error = coming.reading.exception()
         if error is not None:  # no memory on the device, for example: then it is compiled, or refused for that
             _log.warning("prefix_file_not_read", exc_info=error)
+            assert self._files is not None
+            self._files.delete(key)  # or it would be read for ever, by one step
         prefix = None if error is not None else coming.reading.result()
         if prefix is None or coming.is_unwanted:
             self.give_back(coming.size_bytes)

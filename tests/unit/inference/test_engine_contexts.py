@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import PreTrainedModel
 
-from manyicl_core.inference import prefix_store
+from manyicl_core.inference import prefix_files, prefix_store
 from manyicl_core.inference.language_model import LanguageModel
 from manyicl_core.inference.prefix import Prefix, PrefixKey
 from manyicl_core.inference.prefix_files import PrefixFiles
@@ -206,4 +207,59 @@ def test_a_context_that_is_soon_read_from_the_disk_misses_no_pass(
     tickets = [engine.submit(one) for one in asked]
     engine.steps(1)
     assert [len(engine.told[ticket]) for ticket in tickets] == [1, 1, 1], "three, of which two are read at a time"
+    files.close()
+
+
+def test_a_context_that_cannot_be_read_is_compiled(
+    model: LanguageModel, vocabulary: Vocabulary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    files = PrefixFiles(tmp_path / "prefixes", 1 << 24, "base", model.device)
+    engine = Driven(model, vocabulary, tmp_path, files=files)
+    engine.answer(request(300))
+    files.wait()
+    engine.prefixes.shrink()
+    with monkeypatch.context() as without_memory:
+        without_memory.setattr(prefix_files, "_layers", full)
+        before = counted("compiled")
+        engine.answer(request(300))
+        assert counted("compiled") - before == 300
+    files.wait()
+    engine.prefixes.shrink()
+    assert cached(engine, request(300)) == 300, "it is written once more"
+    files.close()
+
+
+def test_a_longer_context_extends_the_longest_shorter_one_on_the_disk(
+    model: LanguageModel, vocabulary: Vocabulary, plain: PreTrainedModel, tmp_path: Path
+):
+    files = PrefixFiles(tmp_path / "prefixes", 1 << 24, "base", model.device)
+    engine = Driven(model, vocabulary, tmp_path, files=files)
+    for length in (100, 300, 200):
+        engine.answer(request(length))
+    engine.answer(request(400, salt="another tenant"))
+    files.wait()
+    engine.prefixes.shrink()
+    before = counted("compiled")
+    ticket = engine.submit(request(600))
+    engine.finish()
+    assert counted("compiled") - before == 300
+    assert engine.deltas(ticket)[0].cached_tokens == 300
+    assert engine.tokens(ticket) == plain_greedy(plain, ticket.request.prompt, 3)
+    files.close()
+
+
+def test_what_is_longer_in_memory_is_not_read_from_the_disk(
+    model: LanguageModel, vocabulary: Vocabulary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    files = PrefixFiles(tmp_path / "prefixes", 1 << 24, "base", model.device)
+    engine = Driven(model, vocabulary, tmp_path, files=files)
+    engine.answer(request(100))
+    files.wait()
+    engine.prefixes.shrink()
+    engine.answer(request(200, 10, prompt=(*TOKENS[:150], *TOKENS[:51])))
+    monkeypatch.setattr(files, "fetch", None)
+    assert cached(engine, request(300)) == 150
     files.close()

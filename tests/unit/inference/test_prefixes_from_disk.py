@@ -127,18 +127,21 @@ def test_what_is_forgotten_while_it_is_read_is_not_kept(folder: Path, written: P
     assert not written.exists()
 
 
-def test_a_device_without_memory_costs_only_the_reading(folder: Path, written: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_device_without_memory_costs_only_the_file(folder: Path, written: Path, monkeypatch: pytest.MonkeyPatch):
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(prefix_files, "_layers", full)
-    store = PrefixStore(1 << 20, files_in(folder))
+    files = files_in(folder)
+    store = PrefixStore(1 << 20, files)
     read = threading.Event()
     assert store.comes(KEY, read.set)
     assert read.wait(30)
     assert not store.comes(KEY, read.set)
+    assert not store.comes(KEY, read.set), "it would not end"
     assert store.size_bytes == 0
-    assert written.exists()
+    files.close()
+    assert not written.exists()
 
 
 def test_few_files_are_read_at_a_time(folder: Path, prefix: Prefix, held_back: HeldBack):
