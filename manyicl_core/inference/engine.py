@@ -33,16 +33,15 @@ from manyicl_core.inference.requests import (
     PromptLogprobs,
     Refusal,
 )
-from manyicl_core.inference.scoring import LabelQuery, Scoring
+from manyicl_core.inference.scorings import Scorings
 from manyicl_core.inference.text import TextStream
 from manyicl_core.inference.tickets import Ticket
 from manyicl_core.inference.vocabulary import Vocabulary
 
 _log = structlog.get_logger(__name__)
 
-_SCORED_QUERIES = 32
-_SCORED_BULK = 24
-_SCORED_LABELS = 256
+_AWAITED_A_STEP = 8
+"""Contexts from the disk: where memory is short, one that has come may have to make room for the next, and so on."""
 
 
 class Engine:
@@ -68,9 +67,7 @@ class Engine:
         self._waiting: FairQueue[Ticket] = FairQueue()
         self._places = Places(max_rows, self._waiting)
         self._makings = Makings(prefixes, self._charge)
-        self._scorings: deque[Ticket] = deque()
-        # Those of them that are scored together now.
-        self._scored: tuple[list[Ticket], Scoring] | None = None
+        self._scorings = Scorings(self._waiting, self._charge)
         self._decoders: dict[LanguageModel, Decoder] = {}
         self._rows: dict[Row, tuple[Ticket, int]] = {}
         # Answers of requests that have begun, for which no row is free yet.
@@ -106,15 +103,16 @@ class Engine:
         """Do the next piece of work; says whether there was any, and what to tell to whom."""
         self._sweep()
         self._waiting.offer(self._start)
-        while self._prefixes.await_one():
+        for _ in range(_AWAITED_A_STEP):
+            if not self._prefixes.await_one():
+                break
             self._waiting.offer(self._start)
         WAITING.set(len(self._waiting))
         worked = bool(self._makings or self._scorings or self._rows or self._unwritten)
         if self._makings:
             self._guarded(self._compile, [self._makings.next])
         if self._scorings:
-            batch, scoring = self._scored = self._scored or self._next_scoring()
-            self._guarded(partial(self._score, batch, scoring), batch)
+            self._guarded(self._score, self._scorings.next)
         self._fill_rows()
         for model in [model for model, decoder in self._decoders.items() if decoder.rows]:
             tickets = [self._rows[row][0] for row in self._decoders[model].rows]
@@ -171,8 +169,7 @@ class Engine:
 
     def _has_room(self, ticket: Ticket) -> bool:
         if isinstance(ticket.request, LabelScoring):
-            bulk = sum(scored.is_bulk for scored in self._scorings)
-            return len(self._scorings) < _SCORED_QUERIES and not (ticket.is_bulk and bulk >= _SCORED_BULK)
+            return self._scorings.has_room(ticket)
         writing = [owner for owner, _ in self._rows.values()]
         begun = [*writing, *(owner for owner, _ in self._unwritten)]
         # Whoever has none need not wait until all that others have begun is written.
@@ -190,7 +187,7 @@ class Engine:
         if self._makings.is_needed(ticket):
             self._makings.begin_rest(ticket)
         elif isinstance(ticket.request, LabelScoring):
-            self._scorings.append(ticket)
+            self._scorings.add(ticket)
         else:
             self._write_answers(ticket, ticket.request)
 
@@ -247,41 +244,9 @@ class Engine:
             ticket.prefix = prefix
             self._guarded(lambda: self._go_on(ticket), [ticket])
 
-    def _next_scoring(self) -> tuple[list[Ticket], Scoring]:
-        """Some of those that score labels over the same language model, labels bounded; in the queue's order."""
-        scorings = sorted(self._scorings, key=lambda one: self._waiting.order(one.request.tenant, one.request.priority))
-        assert scorings[0].model is not None
-        model = scorings[0].model.language_model
-        batch: list[Ticket] = []
-        labels = 0
-        for ticket in scorings:
-            assert ticket.model is not None and isinstance(ticket.request, LabelScoring)
-            labels += len(ticket.request.labels)
-            if ticket.model.language_model is model and (not batch or labels <= _SCORED_LABELS):
-                batch.append(ticket)
-        batch = batch[:_SCORED_QUERIES]
-        queries = []
-        for ticket in batch:
-            assert ticket.model is not None and isinstance(ticket.request, LabelScoring)
-            queries.append(LabelQuery(ticket.model.adapter, ticket.prefix, ticket.query, ticket.request.labels))
-        return batch, Scoring(model, queries)
-
-    def _score(self, batch: list[Ticket], scoring: Scoring) -> None:
-        """One pass of them: between two, others write, and who has left all of them is not worked for."""
-        if not any(ticket in self._scorings for ticket in batch):
-            self._scored = None
-            return
-        scoring.advance()
-        if not scoring.is_complete:
-            return
-        self._scored = None
-        for ticket, scores in zip(batch, scoring.scores, strict=True):
-            if ticket not in self._scorings:
-                continue
-            assert isinstance(ticket.request, LabelScoring)
+    def _score(self) -> None:
+        for ticket, scores in self._scorings.advance():
             self._told.append((ticket, LabelScores(tuple(scores), ticket.cached)))
-            self._charge(ticket, len(ticket.query) + sum(len(label) - 1 for label in ticket.request.labels), "scored")
-            self._scorings.remove(ticket)
             self._let_go(ticket)
 
     def _decode(self, model: LanguageModel) -> None:
@@ -346,8 +311,7 @@ class Engine:
     def _take_out(self, ticket: Ticket) -> None:
         """Of whatever it is in."""
         self._makings.take_out(ticket)
-        if ticket in self._scorings:
-            self._scorings.remove(ticket)
+        self._scorings.take_out(ticket)
         self._unwritten = deque(waits for waits in self._unwritten if waits[0] is not ticket)
         for row in [row for row, (owner, _) in self._rows.items() if owner is ticket]:
             assert ticket.model is not None

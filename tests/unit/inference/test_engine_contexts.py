@@ -4,6 +4,7 @@ import random
 import threading
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -262,4 +263,27 @@ def test_what_is_longer_in_memory_is_not_read_from_the_disk(
     engine.answer(request(200, 10, prompt=(*TOKENS[:150], *TOKENS[:51])))
     monkeypatch.setattr(files, "fetch", None)
     assert cached(engine, request(300)) == 150
+    files.close()
+
+
+def test_two_contexts_that_take_each_others_memory_do_not_stop_the_engine(
+    model: LanguageModel, vocabulary: Vocabulary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Both wait for a place to compile their long queries, and there is room for one context beside."""
+    files = PrefixFiles(tmp_path / "prefixes", 1 << 24, "base", model.device)
+    engine = Driven(model, vocabulary, tmp_path, budget_bytes=2150 * model.bytes_a_token, files=files)
+    query = TOKENS[500:800]
+    for salt in "ab":
+        engine.answer(request(300, salt=salt))
+    files.wait()
+    engine.prefixes.shrink()
+    compiled = [engine.submit(request(0, prompt=TOKENS[start:])) for start in (10, 20)]
+    engine.steps(1)
+    waiting = [engine.submit(request(300, *query, salt=salt)) for salt in "ab"]
+    reads = Mock(wraps=files.fetch)
+    monkeypatch.setattr(files, "fetch", reads)
+    engine.steps(1)
+    assert 1 < reads.call_count < 20
+    engine.finish()
+    assert all(engine.text(ticket) for ticket in [*compiled, *waiting])
     files.close()
