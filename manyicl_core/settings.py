@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     )
     prefix_cache_bytes: int = Field(default=1 << 30, description="memory for compiled contexts in the engine")
     adapter_folder: Path | None = Field(default=None, description="folder from which vLLM servers load adapters")
-    max_adapters: int = Field(default=8, description="adapters that the engine keeps in memory")
+    max_adapters: int = Field(default=8, ge=1, description="adapters that the engine keeps in memory")
     prefix_eight_bits: bool = Field(default=False, description="keep compiled contexts in 8 bits: half the memory")
     prefix_folder: Path | None = Field(default=None, description="where the engine keeps compiled contexts on disk")
     prefix_disk_bytes: int = Field(default=8 << 30, description="disk space for them")

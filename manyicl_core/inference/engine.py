@@ -132,26 +132,34 @@ class Engine:
 
         self._guarded(begin, [ticket])
         ticket.waits = started is not Start.BEGUN
+        if ticket.waits:
+            ticket.model = None  # or a whole model that others replace would stay in memory with it
         return started
 
     def _begin(self, ticket: Ticket) -> Start:
         self._let_go(ticket)  # of what a first try without memory held
-        if self._places.are_kept_from(ticket) or not self._has_room(ticket):
+        if self._places.are_kept_from(ticket):
+            return Start.UNREADY  # the one that they are kept for may stand behind it
+        if not self._has_room(ticket):
             return Start.FULL
+        # A text of which every token's probability is asked must run as a whole.
+        key = None if ticket.echoes else ticket.context_key
+        if key is not None and self._makings.makes(key):
+            return Start.UNREADY
+        # Before weights and contexts make others leave memory.
+        if self._makings.will_be_needed(ticket, key) and not self._makings.has_place(ticket):
+            return self._lacks_place(ticket)
         ticket.model = self._adapters.get(ticket.request.adapter, self._adapters_in_use(), self.wake)
         if ticket.model is None:
             return self._lacks_memory(ticket) if self._adapters.has_fetched(ticket.request.adapter) else Start.UNREADY
-        return self._begin_prompt(ticket)
+        return self._begin_prompt(ticket, key)
 
-    def _begin_prompt(self, ticket: Ticket) -> Start:
-        # A text of which every token's probability is asked must run as a whole.
-        key = None if ticket.echoes else ticket.context_key
-        if key is not None and (self._makings.makes(key) or self._prefixes.comes(key, self.wake)):
+    def _begin_prompt(self, ticket: Ticket, key: PrefixKey | None) -> Start:
+        if key is not None and self._prefixes.comes(key, self.wake):
             return Start.UNREADY
         is_new = key is not None and not self._stand_behind(ticket, key)
         if (is_new or self._makings.is_needed(ticket)) and not self._makings.has_place(ticket):
-            self._let_go(ticket)
-            return Start.UNREADY if self._places.may_be_passed_by(ticket) else Start.FULL
+            return self._lacks_place(ticket)
         if key is not None and is_new:
             if self._prefixes.start_comes(key, self.wake):
                 return Start.UNREADY
@@ -160,6 +168,11 @@ class Engine:
             return self._lacks_memory(ticket)
         self._go_on(ticket)
         return Start.BEGUN
+
+    def _lacks_place(self, ticket: Ticket) -> Start:
+        """It waits on until a prefix can be begun for it."""
+        self._let_go(ticket)
+        return Start.UNREADY if self._places.may_be_passed_by(ticket) else Start.FULL
 
     def _lacks_memory(self, ticket: Ticket) -> Start:
         """It waits on, and holds nothing meanwhile."""
@@ -225,7 +238,7 @@ class Engine:
 
     def _adapters_in_use(self) -> set[str | None]:
         busy = [ticket for ticket, _ in [*self._rows.values(), *self._unwritten]]
-        return {ticket.request.adapter for ticket in [*busy, *self._scorings, *self._makings]}
+        return {ticket.request.adapter for ticket in [*busy, *self._scorings, *self._scorings.batch, *self._makings]}
 
     # Working
 

@@ -68,6 +68,12 @@ class Makings:
         for making in self._makings:
             making.is_unwanted |= making.key == key
 
+    def will_be_needed(self, ticket: Ticket, key: PrefixKey | None) -> bool:
+        """Whether a prefix must be made for a ticket that has not begun, its context or what is behind that."""
+        if key is None:
+            return self.is_needed(ticket)
+        return len(ticket.request.prompt) - len(key.tokens) > LONGEST_ROW or not self._prefixes.has(key)
+
     @staticmethod
     def is_needed(ticket: Ticket) -> bool:
         """Whether what is left of the prompt must be a prefix before there is an answer."""

@@ -41,8 +41,13 @@ class Places:
         return now - ticket.lacks_since < PATIENCE_SECONDS
 
     def lacks_memory(self, ticket: Ticket) -> None:
-        """It could begin but for weights or contexts that others use; after a while nobody begins before it."""
-        if not self.may_be_passed_by(ticket) and self._starving is None:
+        """It could begin but for weights or contexts that others use; after a while nobody begins before it.
+
+        Nobody but who is more urgent, and may then come to wait in the same way.
+        """
+        starving = self._starving
+        is_first = starving is None or ticket.request.priority < starving.request.priority
+        if is_first and not self.may_be_passed_by(ticket):
             self._starving = ticket
 
     def are_kept_from(self, ticket: Ticket) -> bool:

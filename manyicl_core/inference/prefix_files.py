@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -71,7 +72,11 @@ class PrefixFiles:
 
     def starts(self, key: PrefixKey) -> Iterator[PrefixKey]:
         """Those of which there is a file and with which this one begins, the longest first; not it itself."""
-        names = {path.stem for path in self._folder.glob(f"{self._owner(key)}-*.safetensors")}
+        try:
+            names = {path.stem for path in self._folder.glob(f"{self._owner(key)}-*.safetensors")}
+        except OSError as error:
+            _log.warning("prefix_folder_unreadable", reason=str(error))
+            return
         lengths = {int(name.split("-")[1]) for name in names}
         for length in sorted((length for length in lengths if length < len(key.tokens)), reverse=True):
             start = key.start(length)
@@ -97,7 +102,7 @@ class PrefixFiles:
             _log.warning("prefix_file_changed", file=path.name)
             path.unlink(missing_ok=True)
             return None
-        with suppress(FileNotFoundError):  # it has just made room for another
+        with suppress(OSError):  # it has just made room for another, or is another user's
             os.utime(path)
         # On a CPU they stay the file's pages, which leave memory with the prefix.
         return Prefix(key.tokens, _layers({name: tensor.to(self._device) for name, tensor in tensors.items()}))
@@ -114,10 +119,10 @@ class PrefixFiles:
         self._writing.submit(self._write, path, prefix).add_done_callback(lambda _: self._unwritten.release())
 
     def delete(self, key: PrefixKey) -> None:
-        """Delete the key's file, after all that is still to be written."""
+        """Delete the key's file, after all that is still to be written; it is not used from now on."""
         path = self._path(key)
         self._going.add(path)
-        self._writing.submit(path.unlink, missing_ok=True).add_done_callback(lambda _: self._going.discard(path))
+        self._writing.submit(self._delete, path)
 
     def _path(self, key: PrefixKey) -> Path:
         return self._folder / f"{self._owner(key)}-{len(key.tokens)}-{key.tokens_sha256.hex()}.safetensors"
@@ -126,27 +131,42 @@ class PrefixFiles:
         """Whoever differs in the base model, its numbers, the encoder, the adapter or the tenant has other files."""
         return hashlib.sha256("\n".join([self._base, key.adapter or "", key.salt]).encode()).hexdigest()
 
+    def _delete(self, path: Path) -> None:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            _log.warning("prefix_file_not_deleted", file=path.name, reason=str(error))
+        else:
+            self._going.discard(path)
+
     def _write(self, path: Path, prefix: Prefix) -> None:
         if path.exists() or prefix.size_bytes > self._budget:
             return
         tensors = {name: tensor.cpu().contiguous() for name, tensor in _named(prefix.layers)}
         part = path.with_suffix(".part")
         try:
+            # On a disk that others fill too; room within the budget is made when the file's size is known.
+            self._remove_oldest(prefix.size_bytes - shutil.disk_usage(self._folder).free)
             save_file(tensors, part, {_HASH: _digest(path, tensors), "base": self._base})
-            self._make_room(part.stat().st_size)
+            self._remove_oldest(self._kept_bytes() + part.stat().st_size - self._budget)
             part.replace(path)
         except (OSError, SafetensorError) as error:
             _log.warning("prefix_file_not_written", file=path.name, reason=str(error))
             part.unlink(missing_ok=True)
 
-    def _make_room(self, size_bytes: int) -> None:
+    def _kept_bytes(self) -> int:
+        return sum(path.stat().st_size for path in self._folder.glob("*.safetensors"))
+
+    def _remove_oldest(self, least_bytes: int) -> None:
+        """Delete at least so much of what was not read for longest."""
+        if least_bytes <= 0:
+            return
         files = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in self._folder.glob("*.safetensors"))
-        total = sum(size for _, size, _ in files) + size_bytes
         for _, size, path in files:
-            if total <= self._budget:
-                return
             path.unlink(missing_ok=True)
-            total -= size
+            least_bytes -= size
+            if least_bytes <= 0:
+                return
 
 
 def _named(layers: Layers) -> Iterator[tuple[str, torch.Tensor]]:

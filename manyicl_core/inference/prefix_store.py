@@ -65,6 +65,11 @@ class PrefixStore:
     def __contains__(self, key: PrefixKey) -> bool:
         return key in self._entries
 
+    def has(self, key: PrefixKey) -> bool:
+        """Whether the prefix is in memory, on the disk or on its way."""
+        is_read = key in self._entries or key in self._coming
+        return is_read or (self._files is not None and self._files.size_bytes(key) is not None)
+
     def comes(self, key: PrefixKey, when_read: Callable[[], None]) -> bool:
         """Whether the prefix is on its way from the disk, which begins now if it is there and nowhere else.
 
@@ -146,8 +151,13 @@ class PrefixStore:
         self._count(-size_bytes)
 
     def put(self, key: PrefixKey, prefix: Prefix) -> Prefix:
-        """Keep a prefix for which room was set aside, and hold it; gives what it is kept as."""
-        assert key not in self._entries
+        """Keep a prefix for which room was set aside, and hold it; gives what it is kept as.
+
+        If it has come from the disk meanwhile, as another engine or a slow write put it there, that is kept.
+        """
+        if (there := self.hold(key)) is not None:
+            self.give_back(prefix.size_bytes)
+            return there
         if self._eight_bits:
             whole, prefix = prefix, prefix.in_eight_bits()
             self._count(prefix.size_bytes - whole.size_bytes)
@@ -216,7 +226,7 @@ class PrefixStore:
             assert self._files is not None
             self._files.delete(key)  # or it would be read for ever, by one step
         prefix = None if error is not None else coming.reading.result()
-        if prefix is None or coming.is_unwanted:
+        if prefix is None or coming.is_unwanted or key in self._entries:
             self.give_back(coming.size_bytes)
         else:
             self._count(prefix.size_bytes - coming.size_bytes)

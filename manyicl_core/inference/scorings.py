@@ -52,6 +52,11 @@ class Scorings:
             self._batch = None
 
     @property
+    def batch(self) -> list[Ticket]:
+        """Those that are scored together now, and whose weights are needed: some may have been taken out."""
+        return [] if self._batch is None else self._batch[0]
+
+    @property
     def next(self) -> list[Ticket]:
         """Whose turn it is."""
         if self._batch is None:

@@ -104,6 +104,7 @@ def test_a_context_waits_until_those_in_use_leave_room(model: LanguageModel, voc
     engine.steps(10)
     assert engine.text(small)
     assert not engine.told[waits] and engine.engine.waiting == 1
+    assert waits.model is None, "a whole model would not leave memory"
     engine.finish()
     assert engine.text(using) and engine.text(waits)
 
@@ -266,24 +267,43 @@ def test_what_is_longer_in_memory_is_not_read_from_the_disk(
     files.close()
 
 
-def test_two_contexts_that_take_each_others_memory_do_not_stop_the_engine(
+def test_nothing_is_read_for_what_has_no_place(
     model: LanguageModel, vocabulary: Vocabulary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Both wait for a place to compile their long queries, and there is room for one context beside."""
     files = PrefixFiles(tmp_path / "prefixes", 1 << 24, "base", model.device)
     engine = Driven(model, vocabulary, tmp_path, budget_bytes=2150 * model.bytes_a_token, files=files)
-    query = TOKENS[500:800]
-    for salt in "ab":
-        engine.answer(request(300, salt=salt))
+    engine.answer(request(300))
     files.wait()
     engine.prefixes.shrink()
     compiled = [engine.submit(request(0, prompt=TOKENS[start:])) for start in (10, 20)]
     engine.steps(1)
-    waiting = [engine.submit(request(300, *query, salt=salt)) for salt in "ab"]
+    reads = Mock(wraps=files.fetch)
+    monkeypatch.setattr(files, "fetch", reads)
+    waits = engine.submit(request(300, *TOKENS[500:800]))
+    engine.steps(1)
+    assert waits.waits and not reads.called
+    engine.finish()
+    assert all(engine.text(ticket) for ticket in [*compiled, waits])
+    files.close()
+
+
+def test_two_contexts_that_take_each_others_memory_do_not_stop_the_engine(
+    model: LanguageModel, vocabulary: Vocabulary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What each goes on from is on the disk, and beside what is in use there is memory for one of those alone."""
+    files = PrefixFiles(tmp_path / "prefixes", 1 << 24, "base", model.device)
+    engine = Driven(model, vocabulary, tmp_path, budget_bytes=900 * model.bytes_a_token, files=files)
+    for salt in "ab":
+        engine.answer(request(300, salt=salt))
+    files.wait()
+    engine.prefixes.shrink()
+    using = engine.submit(request(500, max_tokens=30, salt="c"))
+    engine.steps(3)
+    waiting = [engine.submit(request(600, salt=salt, tenant=salt)) for salt in "ab"]
     reads = Mock(wraps=files.fetch)
     monkeypatch.setattr(files, "fetch", reads)
     engine.steps(1)
     assert 1 < reads.call_count < 20
     engine.finish()
-    assert all(engine.text(ticket) for ticket in [*compiled, *waiting])
+    assert all(engine.text(ticket) for ticket in [using, *waiting])
     files.close()

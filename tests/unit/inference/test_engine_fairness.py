@@ -1,12 +1,15 @@
 """Who is answered first when more is asked than there are rows."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from manyicl_core.inference import places as places_module
+from manyicl_core.inference.fair_queue import FairQueue
 from manyicl_core.inference.language_model import LanguageModel
+from manyicl_core.inference.places import Places
 from manyicl_core.inference.requests import Generation, LabelScoring
 from manyicl_core.inference.tickets import Ticket
 from manyicl_core.inference.vocabulary import Vocabulary
@@ -143,6 +146,60 @@ def test_what_needs_more_memory_is_not_passed_by_for_ever(
                 tickets[number] = engine.submit(crowd[number])
         engine.step()
     assert engine.told[waits]
+
+
+def test_what_starves_is_reached_behind_another_one_of_its_tenant(
+    model: LanguageModel,
+    vocabulary: Vocabulary,
+    make_adapter: MakeAdapter,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(places_module, "PATIENCE_SECONDS", 0.0)
+    engine = Driven(model, vocabulary, tmp_path, budget_bytes=100 * model.bytes_a_token)
+    may_be_fetched = threading.Event()
+    fetch = engine.adapters._fetch
+
+    def fetch_late(sha256: str) -> Path:
+        assert may_be_fetched.wait(30)
+        return fetch(sha256)
+
+    monkeypatch.setattr(engine.adapters, "_fetch", fetch_late)
+    using = engine.submit(replace(REQUEST, prefix_tokens=35, max_tokens=20, tenant="other"))
+    engine.steps(3)
+    fetches = engine.submit(replace(REQUEST, adapter=engine.stored(make_adapter(1)), tenant="one"))
+    starved = engine.submit(replace(REQUEST, prompt=(*CONTEXT, *CONTEXT, 9), prefix_tokens=70, tenant="one"))
+    while engine.step():
+        pass
+    assert engine.text(using) and engine.text(starved)
+    assert not engine.told[fetches]
+    may_be_fetched.set()
+    engine.finish()
+    assert engine.text(fetches)
+
+
+def test_who_is_more_urgent_starves_before_bulk(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(places_module, "PATIENCE_SECONDS", 0.0)
+    places = Places(4, FairQueue())
+    bulk, urgent, other = (Ticket(replace(REQUEST, priority=priority)) for priority in (1, 0, 0))
+    places.lacks_memory(bulk)
+    assert not places.are_kept_from(other)
+    places.lacks_memory(urgent)
+    assert places.are_kept_from(other) and places.are_kept_from(bulk)
+    places.lacks_memory(bulk)
+    assert not places.are_kept_from(urgent)
+
+
+def test_no_weights_are_loaded_for_what_cannot_begin(engine: Driven, make_adapter: MakeAdapter):
+    sha256 = engine.stored(make_adapter(1))
+    makes = [engine.submit(request) for request in contexts("crowd", 2)]
+    engine.steps(1)
+    waits = engine.submit(replace(contexts("one", 1)[0], adapter=sha256))
+    engine.steps(1)
+    assert waits.waits
+    assert not engine.adapters.has_fetched(sha256) and sha256 not in engine.adapters._fetching
+    engine.finish()
+    assert all(engine.text(ticket) for ticket in [*makes, waits])
 
 
 def contexts(tenant: str, count: int) -> list[Generation]:

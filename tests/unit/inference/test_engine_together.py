@@ -206,6 +206,27 @@ def test_what_is_late_is_refused_at_the_next_step_wherever_it_is(engine: Driven,
     assert engine.prefixes.set_aside(engine.prefixes.budget_bytes), "nothing is held any more"
 
 
+def test_an_adapter_stays_while_scores_with_it_are_worked_on(engine: Driven, make_adapter: MakeAdapter):
+    """Also where nobody waits for those any more: others share their passes."""
+    first, second, *others = [engine.stored(make_adapter(seed)) for seed in range(4)]
+    for one in (first, second):
+        engine.answer(replace(SHORT, adapter=one))
+    labels = ((5, 6), (7,))
+    leaves, stays = [engine.submit(LabelScoring(adapter=one, prompt=CONTEXT, labels=labels)) for one in (first, second)]
+    engine.steps(1)
+    assert engine.engine._scorings.batch == [leaves, stays]
+    leaves.cancelled = True
+    # One more than there are places for, and the first is the one that was not used for longest.
+    waiting = [engine.submit(replace(SHORT, adapter=one)) for one in others]
+    while not any(ticket.waits and engine.adapters.has_fetched(ticket.request.adapter) for ticket in waiting):
+        engine.engine._sweep()
+        engine.engine._waiting.offer(engine.engine._start)
+    engine.finish()
+    [scores] = engine.told[stays]
+    assert isinstance(scores, LabelScores)
+    assert all(engine.text(ticket) for ticket in waiting)
+
+
 def test_a_late_scoring_is_not_scored(engine: Driven):
     ticket = engine.submit(LabelScoring(adapter=None, prompt=CONTEXT, labels=((5,),), deadline=0.0))
     engine.finish()

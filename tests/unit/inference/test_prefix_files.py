@@ -1,6 +1,7 @@
 """Prefixes on disk: read back bit by bit, or not at all."""
 
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -213,3 +214,40 @@ def test_a_forgotten_file_is_not_read_while_it_waits_to_be_deleted(
     files.wait()
     assert files.size_bytes(KEY) is not None, "it was compiled again"
     files.close()
+
+
+def test_a_file_of_another_user_is_read(folder: Path, written: Path, prefix: Prefix, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(prefix_files.os, "utime", refuse)
+    assert_same_bits(files_in(folder).read(KEY), prefix)
+
+
+def test_a_file_that_cannot_be_deleted_is_not_used(folder: Path, written: Path, monkeypatch: pytest.MonkeyPatch):
+    files = files_in(folder)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    files.delete(KEY)
+    files.wait()
+    assert written.exists() and files.size_bytes(KEY) is None
+    assert list(files.starts(replace(KEY, tokens=(*KEY.tokens, 5)))) == []
+
+
+def test_a_folder_that_cannot_be_read_holds_nothing_up(folder: Path, written: Path, monkeypatch: pytest.MonkeyPatch):
+    longer = replace(KEY, tokens=(*KEY.tokens, 5))
+    files = files_in(folder)
+    assert list(files.starts(longer)) == [KEY]
+    monkeypatch.setattr(Path, "glob", refuse)
+    assert list(files.starts(longer)) == []
+
+
+def test_on_a_disk_that_others_fill_the_longest_unread_file_makes_room(
+    folder: Path, written: Path, prefix: Prefix, monkeypatch: pytest.MonkeyPatch
+):
+    usage = shutil.disk_usage(folder)._replace(free=prefix.size_bytes - 1)
+    monkeypatch.setattr(prefix_files.shutil, "disk_usage", lambda _: usage)
+    new = replace(KEY, salt="other")
+    write(folder, new, prefix)
+    assert files_in(folder).size_bytes(KEY) is None
+    assert_same_bits(files_in(folder).read(new), prefix)
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise PermissionError("not yours")

@@ -197,11 +197,17 @@ def test_what_came_last_is_kept_if_the_budget_allows_it_at_all(lengths, budget):
         assert store.size_bytes <= budget
 
 
-def test_a_prefix_is_put_once():
+def test_of_two_prefixes_of_one_key_the_first_is_kept():
     store = PrefixStore(1000)
     put(store, key_of(1))
-    with pytest.raises(AssertionError):
-        store.put(key_of(1), prefix_of(1))
+    first, size = store.hold(key_of(1)), store.size_bytes
+    store.release(key_of(1))
+    assert store.set_aside(size)
+    assert store.put(key_of(1), prefix_of(1)) is first
+    assert store.size_bytes == size
+    assert not store.set_aside(1000), "it is held"
+    store.release(key_of(1))
+    assert store.set_aside(1000)
 
 
 @pytest.mark.parametrize("eight_bits", [False, True])

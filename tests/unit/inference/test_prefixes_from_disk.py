@@ -144,6 +144,23 @@ def test_a_device_without_memory_costs_only_the_file(folder: Path, written: Path
     assert not written.exists()
 
 
+def test_what_is_made_while_it_is_read_is_kept_once(folder: Path, written: Path, prefix: Prefix, held_back: HeldBack):
+    store = PrefixStore(1 << 20, files_in(folder))
+    assert store.comes(KEY, held_back.read.set)
+    assert store.set_aside(prefix.size_bytes)
+    made = store.put(KEY, prefix)
+    held_back.may_be_read.set()
+    assert held_back.read.wait(30)
+    assert not store.comes(replace(KEY, salt="other"), bool)
+    store.shrink()
+    assert store.hold(KEY) is made
+    assert store.size_bytes == prefix.size_bytes
+    store.release(KEY)
+    store.release(KEY)
+    store.shrink()
+    assert store.size_bytes == 0
+
+
 def test_few_files_are_read_at_a_time(folder: Path, prefix: Prefix, held_back: HeldBack):
     keys = [replace(KEY, salt=str(number)) for number in range(5)]
     for key in keys:
