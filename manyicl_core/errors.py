@@ -105,7 +105,7 @@ class Unavailable(UserError):
 
     status = 503
     type = "server_error"
-    retry_after_ms = 2000
+    retry_after_ms: int | None = 2000
 
 
 class NotReady(Unavailable):

@@ -38,7 +38,7 @@ class BodyCheck:
     def __init__(self, project_id: str, endpoint: str) -> None:
         self._project_id = project_id
         self._endpoint = endpoint
-        self._found: dict[tuple[str, str | None], UserError | None] = {}
+        self._found: dict[tuple[str, str | bool | None, str | None], UserError | None] = {}
 
     def __call__(self, content: dict[str, Any]) -> None:
         """Check one body.
@@ -47,8 +47,9 @@ class BodyCheck:
             UserError: it is wrong, or its model or context does not exist.
         """
         body = _parse(self._endpoint, content)
-        context = None if body.manyicl is None else body.manyicl.context
-        named = (body.model, context if isinstance(context, str) else None)
+        context, task = (None, None) if body.manyicl is None else (body.manyicl.context, body.manyicl.task)
+        # Of an inline context only that there is one.
+        named = body.model, context if isinstance(context, str) else context is not None, task
         if named not in self._found:
             self._found[named] = self._find(body)
         if (error := self._found[named]) is not None:

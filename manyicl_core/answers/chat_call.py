@@ -78,7 +78,7 @@ def chat_call(project_id: str, artifacts: ArtifactStore, body: CreateChatComplet
     if not target.hosted:
         return _chat_call(target, body, priority)
     conversation = read_conversation(body.messages)
-    [prompt] = prompts_behind(artifacts, target, [conversation.query], conversation.earlier)
+    [prompt] = prompts_behind(artifacts, target, [conversation.query], "messages", conversation.earlier)
     conversation.check_instruction(prompt.instruction)
     if prompt.labels is not None and body.structured_outputs() is not None:
         raise InvalidRequest(
@@ -105,7 +105,7 @@ def _chat_call(target: Target, body: CreateChatCompletion, priority: int) -> Eng
 
 
 def _query_call(target: Target, prompt: HostedPrompt, body: CreateChatCompletion, priority: int) -> EngineCall:
-    request = _sampling(target, body, priority) | {"prompt": list(prompt.tokens)}
+    request = _sampling(target, body, priority) | {"prompt": prompt.tokens}
     if body.logprobs:
         request["logprobs"] = body.top_logprobs or 0
     request |= hosted_fields(prompt, body, body.answer_tokens(ANSWER_ROOM))

@@ -65,7 +65,7 @@ def classification_call(
     target = find_target(project_id, body.model, body.manyicl)
     if not target.hosted:
         raise InvalidRequest("manyicl: this field is required; name a task or give a context with labels", "manyicl")
-    prompts = prompts_behind(artifacts, target, body.input)
+    prompts = prompts_behind(artifacts, target, body.input, "input")
     labels = prompts[0].labels
     if labels is None:
         raise InvalidRequest(
@@ -80,10 +80,11 @@ def classification_call(
 
 def _check_size(prompts: list[HostedPrompt], labels: tuple[str, ...]) -> None:
     """Refuse what would take too much work or memory, before either is spent."""
-    context = prompts[0].context_tokens
+    tokens = sum(len(prompt.query) for prompt in prompts)
+    with_contexts = tokens + len(prompts) * prompts[0].context_tokens
     sizes = {
-        "tokens": (sum(len(prompt.tokens) - context for prompt in prompts), _MAX_INPUT_TOKENS),
-        "tokens, the context counted with each": (sum(len(prompt.tokens) for prompt in prompts), _MAX_PROMPT_TOKENS),
+        "tokens": (tokens, _MAX_INPUT_TOKENS),
+        "tokens, the context counted with each": (with_contexts, _MAX_PROMPT_TOKENS),
         "probabilities, one a label": (len(prompts) * len(labels), _MAX_PROBABILITIES),
     }
     for what, (size, most) in sizes.items():

@@ -79,19 +79,20 @@ def completion_call(
         request["logprobs"] = body.logprobs
     hosted: HostedPrompt | None = None
     if target.hosted:
-        prompts = prompts_behind(artifacts, target, _queries(body))
+        prompts = prompts_behind(artifacts, target, _queries(body), "prompt")
         hosted = prompts[0]
-        tokens = [list(prompt.tokens) for prompt in prompts]
+        _check_size([hosted.context_tokens + len(prompt.query) for prompt in prompts], body.n or 1)
+        tokens = [prompt.tokens for prompt in prompts]
         max_tokens = ANSWER_ROOM if body.max_tokens is None else body.max_tokens
         request |= hosted_fields(hosted, body, max_tokens)
     else:
         tokens = [tokenizer.encode(prompt).ids if isinstance(prompt, str) else prompt for prompt in body.prompt]
+        _check_size(list(map(len, tokens)), body.n or 1)
         request |= {
             "temperature": 1.0 if body.temperature is None else body.temperature,
             "max_tokens": _DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens,
             "echo": bool(body.echo),
         }
-    _check_size(tokens, body.n or 1)
     request["prompt"] = tokens if len(tokens) > 1 else tokens[0]
     echoed = _echoed(tokenizer, body, tokens) if body.echo else ()
     stops = () if hosted is None else answer_stops(hosted, body)
@@ -119,13 +120,13 @@ def _queries(body: CreateCompletion) -> list[str]:
     return queries
 
 
-def _check_size(prompts: list[list[int]], n: int) -> None:
-    """Refuse what would take too much work or memory, before the engine spends either."""
-    if not all(prompts):
+def _check_size(lengths: list[int], n: int) -> None:
+    """Refuse what would take too much work or memory, before either is spent; in tokens a prompt."""
+    if not all(lengths):
         raise InvalidRequest("prompt: a prompt has no tokens; give it some text", "prompt")
     for what, size, most in (
-        ("tokens", sum(map(len, prompts)), _MAX_TOKENS),
-        ("answers", len(prompts) * n, _MAX_ANSWERS),
+        ("tokens", sum(lengths), _MAX_TOKENS),
+        ("answers", len(lengths) * n, _MAX_ANSWERS),
     ):
         if size > most:
             raise InvalidRequest(

@@ -55,16 +55,18 @@ def find_target(project_id: str, model_id: str, manyicl: ManyiclChat | None) -> 
 
 
 def prompts_behind(
-    artifacts: ArtifactStore, target: Target, queries: Sequence[str], earlier: Sequence[Turn] = ()
+    artifacts: ArtifactStore, target: Target, queries: Sequence[str], param: str, earlier: Sequence[Turn] = ()
 ) -> list[HostedPrompt]:
     """Each query, after ``earlier`` exchanges, behind the target's demonstrations; both are the same for all.
+
+    ``param`` is the field that the queries came in.
 
     Raises:
         NotFound: the model has no such task.
         InvalidRequest: the context and a query are longer than the model reads, or labels are to match a regex.
     """
     if target.context is not None:
-        prompts = named_prompts(artifacts, target.model, target.context, queries, earlier)
+        prompts = named_prompts(artifacts, target.model, target.context, queries, earlier, param)
     else:
         assert target.manyicl is not None
         prompts = hosted_prompts(artifacts, target.model, target.manyicl, queries, earlier)
@@ -118,7 +120,7 @@ def label_scores_body(target: Target, prompts: Sequence[HostedPrompt], priority:
     return {
         **engine_fields(target, priority),
         "prefix_tokens": prompts[0].context_tokens,
-        "prompts": [list(prompt.tokens) for prompt in prompts],
+        "prompts": [prompt.tokens for prompt in prompts],
         "labels": prompts[0].label_tokens or [encoder.answer(label) for label in labels],
     }
 

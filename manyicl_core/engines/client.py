@@ -12,7 +12,7 @@ from manyicl_core.engines.connection import Connection, Health, NotReached
 from manyicl_core.engines.routing import ranked, routing_key
 from manyicl_core.engines.server import EngineServer, OwnServer
 from manyicl_core.engines.vllm import VllmServer
-from manyicl_core.engines.vllm_adapters import AdapterFolder, Registrations
+from manyicl_core.engines.vllm_adapters import AdapterFolder, NotServed, Registrations
 from manyicl_core.errors import Overloaded, Unavailable, UserError
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.settings import Settings, required
@@ -22,6 +22,10 @@ _log = structlog.get_logger(__name__)
 _HEALTH_SECONDS = 5.0
 _FORGET_SECONDS = 5.0
 """It is only noted: an engine that takes longer does not work, and whoever deletes a context waits."""
+
+
+_PASSED_BY = (NotReached, Overloaded, NotServed)
+"""An engine that says so has begun nothing: the next one is asked."""
 
 
 class CompletionEngine(Protocol):
@@ -48,7 +52,7 @@ class Member:
         self.health: Health = "silent"
         self._adapters = adapters
         self._server: EngineServer | None = None
-        self._recognising = asyncio.Lock()
+        self._recognising: asyncio.Task[EngineServer] | None = None
         self._looked_at = float("-inf")
         self._look: asyncio.Task[None] | None = None
 
@@ -67,10 +71,11 @@ class Member:
         Raises:
             NotReached: it does not say.
         """
-        async with self._recognising:
-            if self._server is None:
-                self._server = await self._recognise()
+        if self._server is not None:
             return self._server
+        if self._recognising is None or self._recognising.done():  # else they would wait for it one after the other
+            self._recognising = asyncio.create_task(self._recognise())
+        return await asyncio.shield(self._recognising)
 
     def lost(self) -> None:
         """No connection was made: something else may come back under this URL."""
@@ -79,8 +84,9 @@ class Member:
 
     async def close(self) -> None:
         """End what runs."""
-        if self._look is not None:
-            self._look.cancel()
+        for task in (self._look, self._recognising):
+            if task is not None:
+                task.cancel()
         await self.connection.close()
 
     async def _recognise(self) -> EngineServer:
@@ -90,8 +96,10 @@ class Member:
             raise NotReached(error.message) from error
         _log.info("engine_found", url=self.connection.url, owned_by=entry["owned_by"], model=entry["id"])
         if entry["owned_by"] == "vllm":
-            return VllmServer(self.connection, entry["id"], Registrations(self.connection, self._adapters))
-        return OwnServer(self.connection)
+            self._server = VllmServer(self.connection, entry["id"], Registrations(self.connection, self._adapters))
+        else:
+            self._server = OwnServer(self.connection)
+        return self._server
 
     async def _ask(self) -> None:
         health = await self.connection.health()
@@ -125,19 +133,18 @@ class EngineClient:
 
     async def complete(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """One whole answer; the errors are those of ``Connection.post``."""
-        refusal: UserError | None = None
+        refusals: list[UserError] = []
         for member in await self._candidates(body):
             try:
                 server = await member.server()
                 return await server.complete(path, body)
-            except (NotReached, Overloaded) as error:
-                refusal = _noted(member, error)
-        assert refusal is not None
-        raise refusal
+            except _PASSED_BY as error:
+                refusals.append(_noted(member, error))
+        raise _best_of(refusals)
 
     async def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """The chunks of a streamed answer; the same errors as ``complete``."""
-        refusal: UserError | None = None
+        refusals: list[UserError] = []
         for member in await self._candidates(body):
             try:
                 server = await member.server()
@@ -145,10 +152,9 @@ class EngineClient:
                     async for chunk in chunks:
                         yield chunk
                 return
-            except (NotReached, Overloaded) as error:
-                refusal = _noted(member, error)
-        assert refusal is not None
-        raise refusal
+            except _PASSED_BY as error:
+                refusals.append(_noted(member, error))
+        raise _best_of(refusals)
 
     async def remove(self, hashes: set[str]) -> None:
         """Have the engines forget weights that are deleted; one that is away has nothing to forget."""
@@ -199,3 +205,8 @@ def _noted(member: Member, error: UserError) -> UserError:
     if isinstance(error, NotReached):
         member.lost()
     return error
+
+
+def _best_of(refusals: list[UserError]) -> UserError:
+    """The last one after which trying again may help, if there is one."""
+    return next((refusal for refusal in reversed(refusals) if refusal.retry_after_ms is not None), refusals[-1])

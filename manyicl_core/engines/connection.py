@@ -109,10 +109,8 @@ def _transport_errors() -> Iterator[None]:
         yield
     except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
         raise NotReached(_away(error)) from error
-    except httpx2.ReadTimeout as error:
+    except httpx2.HTTPError as error:  # it had the request: this one may be what it dies of, or never ends
         raise Unavailable(_away(error), code=ENGINE_ERROR) from error
-    except httpx2.HTTPError as error:
-        raise Unavailable(_away(error)) from error
 
 
 def _away(error: Exception) -> str:
@@ -143,7 +141,8 @@ def _refusal(status: int, headers: Mapping[str, str], error: Mapping[str, Any]) 
     if status == DeadlineExceeded.status:
         return DeadlineExceeded(message, param, code or "deadline_exceeded")
     if status >= 500:
-        return Unavailable(message, param, code)
+        is_away = status == Unavailable.status
+        return Unavailable(message, param, code or (None if is_away else ENGINE_ERROR))
     return InvalidRequest(message, param, code)
 
 

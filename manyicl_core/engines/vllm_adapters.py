@@ -9,7 +9,7 @@ from pathlib import Path
 from manyicl_core.contract.weights import MODEL_FILE
 from manyicl_core.engines.connection import Connection, UnknownModel
 from manyicl_core.errors import InvalidRequest, NotFound, Unavailable
-from manyicl_core.objects import ArtifactStore, fetch_weights
+from manyicl_core.objects import ArtifactStore, fetch_weights, weights_key
 
 _HASH = re.compile("[0-9a-f]{64}")
 
@@ -17,6 +17,10 @@ _HASH = re.compile("[0-9a-f]{64}")
 def is_weights_hash(model: str) -> bool:
     """Whether a request's model is fine-tuned weights, not the base model."""
     return _HASH.fullmatch(model) is not None
+
+
+class NotServed(InvalidRequest):
+    """This server cannot serve these weights; another one of the pool may."""
 
 
 class AdapterFolder:
@@ -35,12 +39,18 @@ class AdapterFolder:
 
         Raises:
             NotFound: the artifact store has none of that hash.
-            InvalidRequest: they are a whole model, not an adapter.
+            NotServed: they are a whole model, not an adapter.
         """
         assert is_weights_hash(sha256)
         target = self._folder / sha256
         if target.is_dir():
             return target
+        if MODEL_FILE in self._store.names(weights_key(sha256)):
+            raise NotServed(
+                "this model has all weights of its own, and the vLLM server of this installation serves "
+                "adapters only; use a model trained with adaptation 'lora'",
+                "model",
+            )
         self._folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._folder, prefix=".fetching-") as scratch:
             fetched = Path(scratch) / sha256
@@ -48,12 +58,6 @@ class AdapterFolder:
                 fetch_weights(self._store, sha256, fetched)
             except FileNotFoundError as error:
                 raise NotFound("stored weights", sha256, "model") from error
-            if (fetched / MODEL_FILE).exists():
-                raise InvalidRequest(
-                    "this model has all weights of its own, and the vLLM server of this installation serves "
-                    "adapters only; use a model trained with adaptation 'lora'",
-                    "model",
-                )
             try:
                 fetched.rename(target)
             except OSError:  # somebody else was first
@@ -79,7 +83,8 @@ class Registrations:
         """The name of these weights at the server, registered if it does not have them yet.
 
         Raises:
-            Unavailable: there is no shared folder.
+            NotServed: they are a whole model.
+            Unavailable: there is no shared folder; trying again does not help.
         """
         name = f"manyicl-{sha256}"
         if name not in self._known:
@@ -104,10 +109,12 @@ class Registrations:
 
     async def _register(self, name: str, sha256: str) -> None:
         if self._folder is None:
-            raise Unavailable(
+            error = Unavailable(
                 "this installation's engine is a vLLM server, and fine-tuned models need a folder that it shares "
                 "with the api: set MANYICL_ADAPTER_FOLDER"
             )
+            error.retry_after_ms = None
+            raise error
         path = await asyncio.to_thread(self._folder.fetch, sha256)
         try:
             await self._connection.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})

@@ -137,6 +137,19 @@ def test_wrong_lines_fail_the_batch_before_anything_is_answered(client: OpenAI) 
     assert work_files(failed.id) == []
 
 
+def test_a_line_is_not_wrong_because_another_one_over_the_same_context_is(client: OpenAI) -> None:
+    context = create_context(client, **PASTED)["id"]
+    wrong = [{"task": "support"}, {"context": {"examples": PASTED["examples"]}}]
+    lines = [request(str(number), model=context, manyicl=manyicl) for number, manyicl in enumerate(wrong)]
+    right = request("right", model=context)
+    for order in ([right, *lines], [*lines, right]):
+        failed = run(client, create_batch(client, order).id)
+        assert failed.errors is not None and failed.errors.data is not None
+        assert [(error.line, error.param) for error in failed.errors.data] == [
+            (number, "body.manyicl") for number, line in enumerate(order, start=1) if line is not right
+        ]
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [

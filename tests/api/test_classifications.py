@@ -7,7 +7,10 @@ import pytest
 from openai import OpenAI
 
 from tests.api.test_chat import CONTEXT
+from tests.contexts import PASTED, converse, create_context
 from tests.services import BASE_MODEL
+from tests.tiny_model import MAX_POSITIONS
+from worker.context_building import build_context
 
 
 def classify(client: OpenAI, **body: Any) -> Any:
@@ -53,3 +56,19 @@ def test_what_cannot_be_classified_is_refused_with_the_remedy(
     with pytest.raises(openai.BadRequestError, match=remedy) as refused:
         classify(client, **body)
     assert refused.value.param == param
+
+
+def test_an_input_that_is_too_long_for_its_context_is_named(client: OpenAI) -> None:
+    context = create_context(client, **PASTED)["id"]
+    build_context(context)
+    long = "word " * MAX_POSITIONS
+    for ask, param in (
+        (lambda: classify(client, model=context, input=["thing 1", long]), "input"),
+        (lambda: client.completions.create(model=context, prompt=["thing 1", long]), "prompt"),
+    ):
+        with pytest.raises(openai.BadRequestError, match="query 1, counted from 0") as refused:
+            ask()
+        assert (refused.value.param, refused.value.code) == (param, "context_length_exceeded")
+    with pytest.raises(openai.BadRequestError, match="the query has") as refused:
+        converse(client, context, ("user", long))
+    assert refused.value.param == "messages"

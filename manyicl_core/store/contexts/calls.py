@@ -86,11 +86,12 @@ def named_prompts(
     model: ServedModel,
     named: NamedContext,
     queries: Sequence[str],
-    earlier: Sequence[Turn] = (),
+    earlier: Sequence[Turn],
+    param: str,
 ) -> list[HostedPrompt]:
     """The prompts for ``queries``, each after ``earlier`` exchanges, behind a hosted context.
 
-    Only what follows the context is encoded.
+    Only what follows the context is encoded; ``param`` is the field that the queries came in.
 
     Raises:
         InvalidRequest: the context and a query are longer than the model reads.
@@ -103,21 +104,23 @@ def named_prompts(
     shots = len(compiled.ends) - 1
     if named.max_shots is not None:
         shots = min(shots, named.max_shots)
-    prefix = compiled.tokens[: compiled.ends[shots]]
+    prefix = tuple(compiled.tokens[: compiled.ends[shots]])
     encoder = load_encoder(base_model_folder(model.base))
     encoded = [encoder.query(query, earlier) for query in queries]
     room = context_length(model.base) - len(prefix) - ANSWER_ROOM
-    if (longest := max(map(len, encoded))) > room:
-        raise InvalidRequest(
-            f"the query has {longest} tokens and {room} fit between its context and its answer; shorten it",
-            "messages",
-            "context_length_exceeded",
-        )
+    for number, query in enumerate(encoded):
+        if len(query) > room:
+            which = "the query" if len(encoded) == 1 else f"{param}: query {number}, counted from 0,"
+            raise InvalidRequest(
+                f"{which} has {len(query)} tokens and {room} fit between its context and its answer; shorten it",
+                param,
+                "context_length_exceeded",
+            )
     labels = None if compiled.labels is None else tuple(compiled.labels)
     return [
         HostedPrompt(
-            tokens=(*prefix, *query),
-            context_tokens=len(prefix),
+            prefix=prefix,
+            query=tuple(query),
             shots=shots,
             stop_token=compiled.stop,
             labels=labels,

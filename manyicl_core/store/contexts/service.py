@@ -24,8 +24,8 @@ class HostedPrompt:
     """What the engine needs for one query.
 
     Attributes:
-        tokens: ids of context and query.
-        context_tokens: how many of them are the context.
+        prefix: ids of the context, which all queries of a call share.
+        query: ids of what follows it.
         shots: demonstrations in the context.
         stop_token: ends the answer.
         labels: the closed set of answers, or None.
@@ -34,14 +34,24 @@ class HostedPrompt:
         instruction: what stands before the demonstrations; it may be empty.
     """
 
-    tokens: tuple[int, ...]
-    context_tokens: int
+    prefix: tuple[int, ...]
+    query: tuple[int, ...]
     shots: int
     stop_token: int
     labels: tuple[str, ...] | None
     context: str | None = None
     label_tokens: list[list[int]] | None = None
     instruction: str = ""
+
+    @property
+    def tokens(self) -> list[int]:
+        """Ids of context and query; a list of its own each time, as a call may have thousands of queries."""
+        return [*self.prefix, *self.query]
+
+    @property
+    def context_tokens(self) -> int:
+        """How many tokens the context has."""
+        return len(self.prefix)
 
     @property
     def choices(self) -> list[str] | None:
@@ -93,9 +103,9 @@ def hosted_prompts(
             "manyicl.max_shots",
             "context_length_exceeded",
         )
-    shared = (len(context), shots, encoder.stop, labels)
+    shared = (shots, encoder.stop, labels)
     return [
-        HostedPrompt((*context, *query), *shared, label_tokens=label_tokens, instruction=instruction)
+        HostedPrompt(context, tuple(query), *shared, label_tokens=label_tokens, instruction=instruction)
         for query in encoded
     ]
 

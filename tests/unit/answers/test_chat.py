@@ -40,7 +40,7 @@ class ScriptedEngine(EngineClient):
 
 
 def hosted(path: str = "/v1/completions", **body: Any) -> EngineCall:
-    prompt = HostedPrompt(tokens=(1, 2, 3), context_tokens=2, shots=1, stop_token=9, labels=("red", "dark blue"))
+    prompt = HostedPrompt(prefix=(1, 2), query=(3,), shots=1, stop_token=9, labels=("red", "dark blue"))
     return EngineCall(path, body, prompt)
 
 

@@ -51,7 +51,7 @@ class FullEngine(ScoringEngine):
 
 
 def test_a_part_for_which_there_is_no_room_costs_no_other_part():
-    prompt = HostedPrompt(tokens=(1,), context_tokens=0, shots=0, stop_token=9, labels=LABELS)
+    prompt = HostedPrompt(prefix=(), query=(1,), shots=0, stop_token=9, labels=LABELS)
     call = ClassificationCall([{"prompts": [[1], [4]]}, {"prompts": [[10]]}], prompt, LABELS)
     body = CreateClassification(model="m", input=["a", "b", "c"])
 
@@ -72,7 +72,7 @@ def test_a_part_for_which_there_is_no_room_costs_no_other_part():
 
 
 def test_inputs_keep_their_order_over_several_requests():
-    prompt = HostedPrompt(tokens=(1,), context_tokens=0, shots=0, stop_token=9, labels=LABELS)
+    prompt = HostedPrompt(prefix=(), query=(1,), shots=0, stop_token=9, labels=LABELS)
     call = ClassificationCall([{"prompts": [[1], [4]]}, {"prompts": [[10]]}], prompt, LABELS)
     body = CreateClassification(model="m", input=["a", "b", "c"])
     answer = asyncio.run(answer_classification(ScoringEngine(), call, body))
@@ -87,7 +87,7 @@ def test_inputs_keep_their_order_over_several_requests():
 
 
 def test_tokens_that_were_compiled_before_are_told_only_when_they_are_known_of_all_inputs():
-    prompt = HostedPrompt(tokens=(1,), context_tokens=0, shots=0, stop_token=9, labels=LABELS)
+    prompt = HostedPrompt(prefix=(), query=(1,), shots=0, stop_token=9, labels=LABELS)
     call = ClassificationCall([{"prompts": [[1], [4]]}, {"prompts": [[10]]}], prompt, LABELS)
     body = CreateClassification(model="m", input=["a", "b", "c"])
     answer = asyncio.run(answer_classification(SecretiveEngine(), call, body))

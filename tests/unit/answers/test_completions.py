@@ -115,7 +115,7 @@ def test_usage_is_streamed_once_and_only_when_it_is_asked_for() -> None:
 
 def test_every_chunk_of_a_stream_tells_the_demonstrations_and_the_last_what_was_cached() -> None:
     engine = ScriptedEngine(chunks=[choice(0, " a"), choice(0, "b", "stop"), {"choices": [], "usage": USAGE}])
-    prompt = HostedPrompt(tokens=(1, 2, 3), context_tokens=2, shots=1, stop_token=9, labels=None, context="ctx_a")
+    prompt = HostedPrompt(prefix=(1, 2), query=(3,), shots=1, stop_token=9, labels=None, context="ctx_a")
     body = CreateCompletion(model="ctx_a", prompt="a", stream=True, stream_options={"include_usage": True})
 
     async def read(call: CompletionCall) -> list[Any]:
@@ -128,7 +128,7 @@ def test_every_chunk_of_a_stream_tells_the_demonstrations_and_the_last_what_was_
 
 
 def test_a_stop_string_ends_a_tasks_answer_where_the_client_reads_it_streamed_or_not() -> None:
-    hosted = HostedPrompt(tokens=(1,), context_tokens=0, shots=0, stop_token=9, labels=None)
+    hosted = HostedPrompt(prefix=(), query=(1,), shots=0, stop_token=9, labels=None)
     call = CompletionCall({"prompt": [1]}, hosted, (), SPECIAL, ("\n",))
     body = CreateCompletion(model="m", prompt="a")
     tokens = told((5, " a b", b" a b"), (6, "\\n", b"\\n"), (7, "c", b"c"))

@@ -12,7 +12,7 @@ import pytest
 from manyicl_core.embedded import free_port
 from manyicl_core.engines import client, connection
 from manyicl_core.engines.client import EngineClient
-from manyicl_core.engines.connection import Connection, UnknownModel
+from manyicl_core.engines.connection import Connection, NotReached, UnknownModel
 from manyicl_core.errors import ENGINE_ERROR, DeadlineExceeded, InvalidRequest, Overloaded, Unavailable, UserError
 from tests.fake_engine import FakeEngine, completion, refusal, running
 
@@ -45,6 +45,7 @@ def answer(urls: str, body: dict[str, Any] = BODY) -> dict[str, Any]:
         (503, "out_of_memory", Unavailable, "out_of_memory"),
         (504, "deadline_exceeded", DeadlineExceeded, "deadline_exceeded"),
         (400, 400, InvalidRequest, None),
+        (503, 503, Unavailable, None),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
@@ -73,18 +74,63 @@ def test_an_engine_that_is_not_there_is_unavailable():
         answer(f"http://127.0.0.1:{free_port()}")
 
 
+def test_a_failure_of_which_a_server_says_no_more_is_the_engines():
+    with running(FakeEngine(answers=[refusal(500, "the reason", 500)])) as url, pytest.raises(Unavailable) as failed:
+        answer(url)
+    assert (failed.value.message, failed.value.code) == ("the reason", ENGINE_ERROR)
+
+
+def test_an_engine_that_dies_of_a_request_has_failed_at_it():
+    """Whoever has patience must not have it die of that again and again."""
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async def ask() -> None:
+        server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+        connection = Connection(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        try:
+            await connection.post(PATH, BODY)
+        finally:
+            await connection.close()
+            server.close()
+
+    with pytest.raises(Unavailable) as died:
+        asyncio.run(ask())
+    assert died.value.code == ENGINE_ERROR and not isinstance(died.value, NotReached)
+
+
+def test_many_requests_wait_for_one_look_at_what_a_server_is(monkeypatch: pytest.MonkeyPatch):
+    looks = 0
+
+    async def hang(_: Connection) -> list[dict[str, Any]]:
+        nonlocal looks
+        looks += 1
+        await asyncio.sleep(0.1)
+        raise NotReached("not there")
+
+    monkeypatch.setattr(Connection, "models", hang)
+
+    async def ask(client: EngineClient) -> list[object]:
+        return await asyncio.gather(*(client.complete(PATH, BODY) for _ in range(20)), return_exceptions=True)
+
+    with running(FakeEngine()) as url:
+        assert all(isinstance(error, NotReached) for error in asking(url, ask))
+    assert looks == 1
+
+
 def test_one_context_goes_to_one_engine_and_contexts_spread():
     engines = [FakeEngine(), FakeEngine(), FakeEngine()]
     with ExitStack() as stack:
         urls = ",".join(stack.enter_context(running(engine)) for engine in engines)
 
         async def ask(client: EngineClient) -> None:
-            for context in range(12):
+            for context in range(40):
                 for query in range(3):
                     await client.complete(PATH, {**BODY, "prompt": [context, context, query]})
 
         asking(urls, ask)
-    for context in range(12):
+    for context in range(40):
         asked = [sum(body["prompt"][0] == context for body in engine.bodies()) for engine in engines]
         assert sorted(asked) == [0, 0, 3]
     assert all(engine.bodies() for engine in engines)

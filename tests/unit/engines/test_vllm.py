@@ -10,7 +10,7 @@ import pytest
 
 from manyicl_core.engines.client import EngineClient
 from manyicl_core.engines.vllm_adapters import AdapterFolder
-from manyicl_core.errors import InvalidRequest, NotFound, Unavailable
+from manyicl_core.errors import InvalidRequest, NotFound, Overloaded, Unavailable
 from manyicl_core.objects import ArtifactStore, open_store, put_weights
 from tests.fake_engine import FakeEngine, completion, refusal, running
 
@@ -126,9 +126,53 @@ def test_what_cannot_be_registered_is_refused_with_the_remedy(
     ):
         engine = FakeEngine("vllm")
         body = {**BODY, "model": sha256}
-        with pytest.raises(kind, match=message):
+        with pytest.raises(kind, match=message) as refused:
             asking(engine, lambda client, body=body: client.complete(PATH, body), folder_)  # type: ignore[misc]
+        assert refused.value.retry_after_ms is None
         assert engine.bodies() == []
+
+
+def test_a_whole_model_is_answered_by_an_engine_of_the_pool_that_serves_it(
+    store: ArtifactStore, folder: AdapterFolder, tmp_path: Path
+):
+    whole = stored(store, tmp_path / "whole", "model.safetensors")
+    own, vllm = FakeEngine(answers=[completion("own")]), FakeEngine("vllm")
+
+    async def ask(client: EngineClient) -> list[str]:
+        bodies = [{**BODY, "model": whole, "prompt": [number, number, 3]} for number in range(8)]
+        answers = [await client.complete(PATH, body) for body in bodies]
+        answers += [chunk for body in bodies async for chunk in client.stream(PATH, body) if chunk["choices"]]
+        return [answer["choices"][0]["text"] for answer in answers]
+
+    async def run(urls: str) -> list[str]:
+        client = EngineClient(urls, folder)
+        try:
+            return await ask(client)
+        finally:
+            await client.close()
+
+    with running(own) as a, running(vllm) as b:
+        assert asyncio.run(run(f"{a},{b}")) == ["own"] * 16
+    assert not vllm.bodies()
+    assert not (tmp_path / "adapters").exists(), "it was not fetched either"
+
+
+def test_where_one_engine_cannot_and_another_is_full_there_is_hope(
+    store: ArtifactStore, folder: AdapterFolder, tmp_path: Path
+):
+    whole = stored(store, tmp_path / "whole", "model.safetensors")
+
+    async def run(urls: str) -> None:
+        client = EngineClient(urls, folder)
+        try:
+            for number in range(8):
+                with pytest.raises(Overloaded):
+                    await client.complete(PATH, {**BODY, "model": whole, "prompt": [number, number, 3]})
+        finally:
+            await client.close()
+
+    with running(FakeEngine(answers=[refusal(429, "full", None)])) as a, running(FakeEngine("vllm")) as b:
+        asyncio.run(run(f"{a},{b}"))
 
 
 def test_a_label_ends_with_the_line_break_that_ends_an_answer():

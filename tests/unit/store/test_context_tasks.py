@@ -73,7 +73,7 @@ def asked(
 
 
 def context_of(prompt: HostedPrompt) -> tuple[int, ...]:
-    return prompt.tokens[: prompt.context_tokens]
+    return prompt.prefix
 
 
 def plainly_drawn(encoder: Encoder, shots: int, max_tokens: int) -> Context:
@@ -91,7 +91,7 @@ def test_ordinary_queries_of_any_length_stand_behind_the_same_demonstrations(
     assert (context_of(short), short.shots) == (context_of(ordinary), ordinary.shots)
     assert (context_of(short), short.shots) == (expected.tokens, expected.shots)
     assert 0 < short.shots < 400
-    assert short.tokens[short.context_tokens :] == tuple(encoder.query(SHORT))
+    assert short.query == tuple(encoder.query(SHORT))
 
 
 def test_a_long_query_stands_behind_as_many_of_them_as_fit_beside_it(
