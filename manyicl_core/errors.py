@@ -108,6 +108,10 @@ class Unavailable(UserError):
     retry_after_ms: int | None = 2000
 
 
+class StorageAway(Unavailable):
+    """The artifact store does not answer; it has tried for some minutes, and may have done what was asked."""
+
+
 class NotReady(Unavailable):
     """What is asked for is being made; the same request succeeds in a moment."""
 

@@ -7,19 +7,22 @@ created once: nobody, not even a stale worker, can replace them.
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import obstore
-from obstore.exceptions import AlreadyExistsError
+import structlog
+from obstore.exceptions import AlreadyExistsError, GenericError
 from obstore.exceptions import NotFoundError as ObjectNotFound
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from manyicl_core.contract.weights import tensors_file
-from manyicl_core.errors import StorageFull
+from manyicl_core.errors import StorageAway, StorageFull
 from manyicl_core.jsonl import chunks_of
+
+_log = structlog.get_logger(__name__)
 
 _PART = 4 * 1024 * 1024
 _AT_ONCE = 16 * 1024 * 1024  # larger files are streamed
@@ -27,7 +30,10 @@ _STREAM_PART = 5 * 1024 * 1024  # the smallest that S3 takes
 
 
 class ArtifactStore:
-    """Keys are made by code from ids and hashes, never from a user's words."""
+    """Keys are made by code from ids and hashes, never from a user's words.
+
+    Every method raises StorageAway when the store does not answer.
+    """
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
@@ -44,11 +50,8 @@ class ArtifactStore:
                 with content.open("rb") as file:
                     self.put_stream(key, chunks_of(file))
             return
-        with _room():
-            try:
-                obstore.put(self._store, key, content, mode="create", use_multipart=False)
-            except AlreadyExistsError:
-                return
+        with _our_errors(key), suppress(AlreadyExistsError):
+            obstore.put(self._store, key, content, mode="create", use_multipart=False)
 
     def put_stream(self, key: str, chunks: Iterable[bytes]) -> None:
         """Store ``chunks``, a few megabytes of them in memory, under a key that is new.
@@ -64,7 +67,7 @@ class ArtifactStore:
         while size < _STREAM_PART and (part := next(parts, None)) is not None:
             head.append(part)
             size += len(part)
-        with _room():
+        with _our_errors(key):
             if size < _STREAM_PART:  # all of it, in one request
                 obstore.put(self._store, key, b"".join(head), use_multipart=False)
             else:
@@ -73,8 +76,8 @@ class ArtifactStore:
     def exists(self, key: str) -> bool:
         """Whether there is an object under ``key``."""
         try:
-            obstore.head(self._store, key)
-        except (ObjectNotFound, FileNotFoundError):
+            self.size(key)
+        except FileNotFoundError:
             return False
         return True
 
@@ -84,10 +87,8 @@ class ArtifactStore:
         Raises:
             FileNotFoundError: there is none under ``key``.
         """
-        try:
+        with _our_errors(key):
             return bytes(obstore.get(self._store, key).bytes())
-        except (ObjectNotFound, FileNotFoundError) as error:
-            raise FileNotFoundError(key) from error
 
     def size(self, key: str) -> int:
         """The object's length in bytes.
@@ -95,10 +96,8 @@ class ArtifactStore:
         Raises:
             FileNotFoundError: there is none under ``key``.
         """
-        try:
+        with _our_errors(key):
             return int(obstore.head(self._store, key)["size"])
-        except (ObjectNotFound, FileNotFoundError) as error:
-            raise FileNotFoundError(key) from error
 
     def stream(self, key: str) -> Iterator[bytes]:
         """The object in parts of a few megabytes.
@@ -106,19 +105,14 @@ class ArtifactStore:
         Raises:
             FileNotFoundError: there is none under ``key``.
         """
-        try:
-            parts = obstore.get(self._store, key).stream(min_chunk_size=_PART)
-        except (ObjectNotFound, FileNotFoundError) as error:
-            raise FileNotFoundError(key) from error
-        for part in parts:
-            yield bytes(part)
+        with _our_errors(key):
+            for part in obstore.get(self._store, key).stream(min_chunk_size=_PART):
+                yield bytes(part)
 
     def delete(self, key: str) -> None:
         """Remove the object, if there is one."""
-        try:
+        with suppress(FileNotFoundError), _our_errors(key):
             obstore.delete(self._store, key)
-        except (ObjectNotFound, FileNotFoundError):
-            return
 
     def copy(self, key: str, target: str) -> None:
         """Store the object under ``target`` too, unless that exists.
@@ -126,16 +120,13 @@ class ArtifactStore:
         Raises:
             FileNotFoundError: there is none under ``key``.
         """
-        try:
+        with _our_errors(key), suppress(AlreadyExistsError):
             obstore.copy(self._store, key, target, overwrite=False)
-        except AlreadyExistsError:
-            return
-        except (ObjectNotFound, FileNotFoundError) as error:
-            raise FileNotFoundError(key) from error
 
     def names(self, key: str) -> list[str]:
         """The names of the objects ``key/<name>``, sorted."""
-        objects = obstore.list(self._store, key).collect()
+        with _our_errors(key):
+            objects = obstore.list(self._store, key).collect()
         return sorted(found["path"].removeprefix(f"{key}/") for found in objects)
 
     def put_folder(self, key: str, folder: Path) -> list[str]:
@@ -155,12 +146,18 @@ class ArtifactStore:
 
 
 @contextmanager
-def _room() -> Iterator[None]:
+def _our_errors(key: str) -> Iterator[None]:
+    """What the store says of ``key``, in our words."""
     try:
         yield
-    except Exception as error:
+    except (ObjectNotFound, FileNotFoundError) as error:
+        raise FileNotFoundError(key) from error
+    except Exception as error:  # what a disk says comes in classes of obstore and of Python
         if "No space left" in str(error):
             raise StorageFull("The artifact store has no room left; free some space and try again") from error
+        if isinstance(error, GenericError):
+            _log.warning("artifact_store_failed", key=key, reason=str(error))
+            raise StorageAway("The artifact store does not answer; try again in a moment") from error
         raise
 
 

@@ -4,8 +4,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
+import obstore
 import openai
 import pytest
+from obstore.exceptions import GenericError
 from openai import OpenAI
 from sqlalchemy import func, update
 
@@ -26,7 +28,7 @@ from tests.fake_engine import FakeEngine, completion, running
 from tests.jobs import example_lines, upload
 from tests.services import BASE_MODEL
 from tests.tuned_model import add_tuned_model
-from worker import context_building
+from worker import attempt, context_building
 from worker.context_building import build_context
 
 MANY = {"examples": [{**example, "input": f"{example['input']} {row}"} for row in range(3) for example in EXAMPLES]}
@@ -199,6 +201,23 @@ def test_a_build_ends_with_its_context_though_the_engine_does_not_answer(
         build.join(20)
         assert not build.is_alive()
     assert tokens_forgotten(engine) == [behind(engine.bodies()[0])], "what it tried with is not kept"
+
+
+def test_an_outage_of_the_artifact_store_is_waited_out(client: OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
+    context_id = create_context(client, **PASTED)["id"]
+    outage = [GenericError("error sending request") for _ in range(5)]
+    get = obstore.get
+
+    def get_later(*arguments: Any, **options: Any) -> Any:
+        if outage:
+            raise outage.pop()
+        return get(*arguments, **options)
+
+    monkeypatch.setattr(obstore, "get", get_later)
+    monkeypatch.setattr(attempt, "_STORAGE_PAUSE_SECONDS", 0.0)
+    build_context(context_id)
+    assert not outage
+    assert get_context(client, context_id)["status"] == "succeeded"
 
 
 def test_what_automatic_selection_tried_is_forgotten_before_the_chosen_one_is_compiled(

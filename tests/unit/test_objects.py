@@ -1,10 +1,14 @@
 """The artifact store: created once, read by all."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
+import obstore
 import pytest
+from obstore.exceptions import GenericError
 
+from manyicl_core.errors import StorageAway, StorageFull
 from manyicl_core.objects import ArtifactStore, open_store, sha256_of, weights_key
 
 
@@ -91,3 +95,35 @@ def test_a_folder_goes_with_its_last_object(store: ArtifactStore, tmp_path: Path
     assert store.names("contexts/a") == []
     store.put("contexts/a/one", b"y")
     assert store.get("contexts/a/one") == b"y"
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"), [("error sending request", StorageAway), ("No space left on device", StorageFull)]
+)
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda store: store.put("key", b"content"),
+        lambda store: store.put_stream("key", [b"content"]),
+        lambda store: store.exists("key"),
+        lambda store: store.get("key"),
+        lambda store: list(store.stream("key")),
+        lambda store: store.delete("key"),
+        lambda store: store.copy("key", "other"),
+        lambda store: store.names("key"),
+    ],
+)
+def test_a_store_that_fails_is_away_or_full(
+    store: ArtifactStore,
+    monkeypatch: pytest.MonkeyPatch,
+    ask: Callable[[ArtifactStore], object],
+    reason: str,
+    kind: type[Exception],
+):
+    def fail(*_: object, **__: object) -> None:
+        raise GenericError(reason)
+
+    for name in ("put", "head", "get", "delete", "copy", "list"):
+        monkeypatch.setattr(obstore, name, fail)
+    with pytest.raises(kind):
+        ask(store)
