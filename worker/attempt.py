@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from manyicl_core.base_models.catalog import base_model_folder, find_base_model
 from manyicl_core.contract.progress import Failed, Message
-from manyicl_core.errors import StorageAway, StorageFull
+from manyicl_core.errors import StorageFull
 from manyicl_core.objects import ArtifactStore, fetch_weights, open_store
 from manyicl_core.settings import Settings, get_settings, required
 from manyicl_core.store.leases import Claim, LeaseLost, claim_work, give_up_lease
@@ -30,7 +30,6 @@ from worker.process import JobProcess, ProcessDied
 _log = structlog.get_logger(__name__)
 
 _DATABASE_PAUSE_SECONDS = 0.5
-_STORAGE_PAUSE_SECONDS = 5.0
 
 Row = TypeVar("Row", bound=Leased)
 Row_co = TypeVar("Row_co", bound=Leased, covariant=True)
@@ -52,7 +51,7 @@ class Attempt(Generic[Row_co]):
 
     Attributes:
         claim: the right to write for the work.
-        row: the work as it was when this try at it began.
+        row: the work as it was when it was claimed.
         scratch: a folder that goes when the attempt is over.
     """
 
@@ -132,10 +131,13 @@ def see_through(kind: Kind[Row], claim: Claim[Row]) -> None:
 def _see_through(kind: Kind[Row], claim: Claim[Row], settings: Settings, heartbeat: Heartbeat) -> None:
     """Run the work and write how it ended."""
     store = open_store(required(settings, "storage_url"))
+    with transaction() as session:
+        row = session.get_one(claim.table, claim.id)
+        session.expunge(row)
     try:
-        while not _has_run(kind, claim, settings, store, heartbeat):
-            if heartbeat.stop.wait(_STORAGE_PAUSE_SECONDS):
-                raise ProcessDied("stopped while the artifact store was away")
+        _refuse_hopeless(row, settings)
+        with tempfile.TemporaryDirectory(dir=settings.work_folder, prefix="manyicl-") as scratch:
+            kind.run(Attempt(claim, row, settings, store, heartbeat, Path(scratch)))
     except WorkFailed as error:
         kind.fail(store, claim, error.code, error.message)
     except StorageFull as error:
@@ -154,26 +156,6 @@ def _see_through(kind: Kind[Row], claim: Claim[Row], settings: Settings, heartbe
                 give_up_lease(session, claim)
     else:
         _log.info("succeeded")
-
-
-def _has_run(
-    kind: Kind[Row], claim: Claim[Row], settings: Settings, store: ArtifactStore, heartbeat: Heartbeat
-) -> bool:
-    """Do the work from where its row says that it is; False: the artifact store is away, and it is to be tried again.
-
-    That is no loss of a worker: an outage of an hour must not fail all that waits.
-    """
-    with transaction() as session:
-        row = session.get_one(claim.table, claim.id)
-        session.expunge(row)
-    _refuse_hopeless(row, settings)
-    try:
-        with tempfile.TemporaryDirectory(dir=settings.work_folder, prefix="manyicl-") as scratch:
-            kind.run(Attempt(claim, row, settings, store, heartbeat, Path(scratch)))
-    except StorageAway as error:
-        _log.warning("storage_away", reason=error.message)
-        return False
-    return True
 
 
 def _refuse_hopeless(row: Leased, settings: Settings) -> None:
