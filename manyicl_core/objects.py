@@ -7,6 +7,7 @@ created once: nobody, not even a stale worker, can replace them.
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
@@ -16,7 +17,7 @@ import obstore
 import structlog
 from obstore.exceptions import AlreadyExistsError, GenericError
 from obstore.exceptions import NotFoundError as ObjectNotFound
-from obstore.store import LocalStore, ObjectStore, from_url
+from obstore.store import LocalStore, ObjectStore, S3Store, from_url
 
 from manyicl_core.contract.weights import tensors_file
 from manyicl_core.errors import StorageAway, StorageFull
@@ -27,6 +28,8 @@ _log = structlog.get_logger(__name__)
 _PART = 4 * 1024 * 1024
 _AT_ONCE = 16 * 1024 * 1024  # larger files are streamed
 _STREAM_PART = 5 * 1024 * 1024  # the smallest that S3 takes
+_STREAM_PARTS = 10_000  # the most that S3 takes
+_COPY_AT_ONCE = 1024**3  # S3 would take 5 GB, but hardly in the 30 s that a request may last
 
 
 class ArtifactStore:
@@ -48,30 +51,33 @@ class ArtifactStore:
             # Streams cannot be told to create only: of two at once, the last one stays, whole.
             if not self.exists(key):
                 with content.open("rb") as file:
-                    self.put_stream(key, chunks_of(file))
+                    self.put_stream(key, chunks_of(file), content.stat().st_size)
             return
         with _our_errors(key), suppress(AlreadyExistsError):
             obstore.put(self._store, key, content, mode="create", use_multipart=False)
 
-    def put_stream(self, key: str, chunks: Iterable[bytes]) -> None:
+    def put_stream(self, key: str, chunks: Iterable[bytes], size: int = 0) -> None:
         """Store ``chunks``, a few megabytes of them in memory, under a key that is new.
 
-        All is stored or nothing, also when ``chunks`` raises.
+        All is stored or nothing, also when ``chunks`` raises. More than 50 GB need their ``size``
+        in bytes told: S3 takes so many parts only.
 
         Raises:
             StorageFull: there is no room.
         """
         parts = iter(chunks)
         head = []
-        size = 0
-        while size < _STREAM_PART and (part := next(parts, None)) is not None:
+        begun = 0
+        while begun < _STREAM_PART and (part := next(parts, None)) is not None:
             head.append(part)
-            size += len(part)
+            begun += len(part)
         with _our_errors(key):
-            if size < _STREAM_PART:  # all of it, in one request
+            if begun < _STREAM_PART:  # all of it, in one request
                 obstore.put(self._store, key, b"".join(head), use_multipart=False)
             else:
-                obstore.put(self._store, key, chain(head, parts), chunk_size=_STREAM_PART, max_concurrency=2)
+                part_size = max(_STREAM_PART, -(-size // _STREAM_PARTS))
+                all_parts = chain(head, _pulled_elsewhere(parts))
+                obstore.put(self._store, key, all_parts, chunk_size=part_size, max_concurrency=2)
 
     def exists(self, key: str) -> bool:
         """Whether there is an object under ``key``."""
@@ -117,11 +123,19 @@ class ArtifactStore:
     def copy(self, key: str, target: str) -> None:
         """Store the object under ``target`` too, unless that exists.
 
+        S3 cannot be told to copy only where nothing is: of two at once, the last one stays, whole.
+
         Raises:
             FileNotFoundError: there is none under ``key``.
         """
-        with _our_errors(key), suppress(AlreadyExistsError):
-            obstore.copy(self._store, key, target, overwrite=False)
+        if self.exists(target):
+            return
+        size = self.size(key)
+        if isinstance(self._store, S3Store) and size > _COPY_AT_ONCE:
+            self.put_stream(target, self.stream(key), size)
+        else:
+            with _our_errors(key):
+                obstore.copy(self._store, key, target)
 
     def names(self, key: str) -> list[str]:
         """The names of the objects ``key/<name>``, sorted."""
@@ -143,6 +157,13 @@ class ArtifactStore:
             with (folder / name).open("wb") as file:
                 for part in self.stream(f"{key}/{name}"):
                     file.write(part)
+
+
+def _pulled_elsewhere(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """``parts``, pulled by a thread of their own: obstore's, inside its runtime, could not read from a store."""
+    with ThreadPoolExecutor(1) as reader:
+        while (part := reader.submit(next, parts, None).result()) is not None:
+            yield part
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import pytest
 import structlog
 from hypothesis import settings
 
-pytest_plugins = ["tests.services"]
+pytest_plugins = ["tests.s3_server", "tests.services"]
 
 # What the imported libraries make stays: the collector need not look through it, not once.
 gc.disable()

@@ -1,7 +1,9 @@
 """The artifact store: created once, read by all."""
 
 import hashlib
+import os
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import obstore
@@ -10,15 +12,19 @@ from obstore.exceptions import GenericError
 
 from manyicl_core.errors import StorageAway, StorageFull
 from manyicl_core.objects import ArtifactStore, open_store, sha256_of, weights_key
+from tests.s3_server import S3Server
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> ArtifactStore:
-    return open_store(f"file://{tmp_path}/new%20folder")
+@pytest.fixture(params=["a folder", "S3"])
+def store(request: pytest.FixtureRequest) -> ArtifactStore:
+    if request.param == "a folder":
+        return open_store((request.getfixturevalue("tmp_path") / "artifacts").as_uri())
+    server: S3Server = request.getfixturevalue("s3_server")
+    return open_store(server.new_bucket())
 
 
-def test_a_store_makes_the_folder_of_its_url(store: ArtifactStore, tmp_path: Path):
-    store.put("key", b"content")
+def test_a_store_makes_the_folder_of_its_url(tmp_path: Path):
+    open_store(f"file://{tmp_path}/new%20folder").put("key", b"content")
     assert (tmp_path / "new folder" / "key").read_bytes() == b"content"
 
 
@@ -71,6 +77,34 @@ def test_a_folder_comes_back_file_by_file(store: ArtifactStore, tmp_path: Path):
     }
 
 
+def test_a_copy_is_made_once(store: ArtifactStore):
+    store.put("a/key", b"content")
+    store.put("b/key", b"other")
+    store.copy("a/key", "c/key")
+    store.copy("b/key", "c/key")
+    assert store.get("c/key") == b"content"
+    assert store.get("a/key") == b"content"
+    with pytest.raises(FileNotFoundError, match="a/none"):
+        store.copy("a/none", "c/none")
+    assert not store.exists("c/none")
+
+
+def test_what_is_too_large_for_one_copy_is_copied_in_parts(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("manyicl_core.objects._COPY_AT_ONCE", 1 << 20)
+    content = os.urandom(13 * (1 << 20) + 7)
+    store.put("key", content)
+    store.copy("key", "other/key")
+    assert store.get("other/key") == content
+
+
+def test_streams_of_the_store_are_stored_as_one(store: ArtifactStore):
+    contents = [os.urandom(size) for size in (7 << 20, 0, 6 << 20)]
+    for number, content in enumerate(contents):
+        store.put(f"parts/{number}", content)
+    store.put_stream("whole", chain.from_iterable(store.stream(f"parts/{number}") for number in range(3)))
+    assert store.get("whole") == b"".join(contents)
+
+
 def test_a_folder_with_a_missing_file_is_not_found(store: ArtifactStore, tmp_path: Path):
     store.put("key/a.txt", b"first")
     with pytest.raises(FileNotFoundError):
@@ -85,13 +119,14 @@ def test_an_adapter_lies_under_the_hash_of_its_file(tmp_path: Path):
     assert digest in weights_key(digest)
 
 
-def test_a_folder_goes_with_its_last_object(store: ArtifactStore, tmp_path: Path):
+def test_a_folder_goes_with_its_last_object(tmp_path: Path):
+    store = open_store((tmp_path / "artifacts").as_uri())
     for name in ("one", "two"):
         store.put(f"contexts/a/{name}", b"x")
     store.delete("contexts/a/one")
     assert store.names("contexts/a") == ["two"]
     store.delete("contexts/a/two")
-    assert list((tmp_path / "new folder").iterdir()) == []
+    assert list((tmp_path / "artifacts").iterdir()) == []
     assert store.names("contexts/a") == []
     store.put("contexts/a/one", b"y")
     assert store.get("contexts/a/one") == b"y"
