@@ -8,7 +8,7 @@ from manyicl_core.store.tables import Base
 from tests.services import Servers
 
 
-def test_migrations_have_one_head(servers: Servers) -> None:
+def test_migrations_have_a_single_head(servers: Servers) -> None:
     assert len(ScriptDirectory.from_config(alembic_config(servers.postgres.url)).get_heads()) == 1
 
 
