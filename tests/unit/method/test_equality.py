@@ -11,7 +11,9 @@ def test_texts_that_differ_in_code_points_only_are_the_same(one: str, other: str
     assert canonical(one) == canonical(other)
 
 
-@pytest.mark.parametrize(("one", "other"), [("\ufb01", "fi"), ("\uff11", "1"), ("a", "\u0430"), ("a", "a "), ("e", "é")])
+@pytest.mark.parametrize(
+    ("one", "other"), [("\ufb01", "fi"), ("\uff11", "1"), ("a", "\u0430"), ("a", "a "), ("e", "é")]
+)
 def test_texts_that_mean_or_show_something_else_are_not(one: str, other: str) -> None:
     assert not same_text(one, other)
 
