@@ -4,7 +4,8 @@ Greedy decoding writes a gold answer exactly if, and only if, every token of it,
 included, is the most likely one after the gold tokens before it (of those that the label tree
 allows there, in a task with a closed label set). So one pass over a sequence of demonstrations
 that the model was not trained on, the task's queries, tells for each of them whether the model
-would have answered it with the ones before it as its context.
+would have answered it with the ones before it as its context. Tokens are compared, not texts:
+the answer in another of Unicode's canonically equal forms is not the gold one here.
 """
 
 from collections.abc import Sequence as Many

@@ -1,4 +1,7 @@
-"""Metrics over predicted and gold answers, each from 0 to 1."""
+"""Metrics over predicted and gold answers, each from 0 to 1.
+
+Canonically equal texts (Unicode's composed and decomposed forms) are one text to all of them.
+"""
 
 import re
 import string
@@ -7,6 +10,9 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
+import regex
+
+from manyicl_core.method.equality import canonical, same_text
 from manyicl_core.method.tasks import Metric
 
 
@@ -20,7 +26,7 @@ def score(metric: Metric, predictions: list[str], references: list[str]) -> floa
     if metric == "macro_f1":
         from sklearn.metrics import f1_score
 
-        gold, predicted = ([text.strip() for text in texts] for texts in (references, predictions))
+        gold, predicted = ([canonical(text.strip()) for text in texts] for texts in (references, predictions))
         return float(f1_score(gold, predicted, average="macro", zero_division=0.0))
     pairs = zip(predictions, references, strict=True)
     return sum(item_score(metric, prediction, reference) for prediction, reference in pairs) / len(predictions)
@@ -34,7 +40,7 @@ def item_score(metric: Metric, prediction: str, reference: str) -> float:
         return rouge_l(prediction, reference)
     if metric == "numeric":
         return numeric_match(prediction, reference)
-    return float(prediction.strip() == reference.strip())
+    return float(same_text(prediction.strip(), reference.strip()))
 
 
 def token_f1(prediction: str, reference: str) -> float:
@@ -50,15 +56,40 @@ def token_f1(prediction: str, reference: str) -> float:
 
 
 def rouge_l(prediction: str, reference: str) -> float:
-    """ROUGE-L F-measure with stemming (Lin 2004)."""
+    """ROUGE-L F-measure with stemming (Lin 2004), over the words of any script.
+
+    Where either text has no word (``👍``), it is the exact match.
+    """
+    if not (_rouge_words(prediction) and _rouge_words(reference)):
+        return float(same_text(prediction.strip(), reference.strip()))
     return float(_rouge().score(reference, prediction)["rougeL"].fmeasure)
 
 
 @lru_cache(maxsize=1)
 def _rouge() -> Any:
+    """The reference implementation, but for its tokenizer, which knows no letters but a to z."""
     from rouge_score.rouge_scorer import RougeScorer
+    from rouge_score.tokenizers import DefaultTokenizer
 
-    return RougeScorer(["rougeL"], use_stemmer=True)
+    original = DefaultTokenizer(use_stemmer=True)
+
+    class Words:
+        def tokenize(self, text: str) -> list[str]:
+            words = _rouge_words(text)
+            return [stemmed for word in words for stemmed in (original.tokenize(word) if word.isascii() else [word])]
+
+    return RougeScorer(["rougeL"], tokenizer=Words())
+
+
+def _rouge_words(text: str) -> list[str]:
+    """Runs of letters, their marks and digits, in lower case."""
+    words: list[str] = _WORD.findall(canonical(text).lower())
+    return words
+
+
+# Scripts that put no space between words: each letter, with its marks, is a word.
+_SPACELESS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_WORD = regex.compile(rf"(?V1)[[{_SPACELESS}]&&\p{{L}}]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[[{_SPACELESS}]&&\p{{L}}]]+")
 
 
 def numeric_match(prediction: str, reference: str) -> float:
@@ -73,7 +104,7 @@ def numeric_match(prediction: str, reference: str) -> float:
 
 
 def _squad_words(text: str) -> list[str]:
-    text = "".join(character for character in text.lower() if character not in string.punctuation)
+    text = "".join(character for character in canonical(text).lower() if character not in string.punctuation)
     return re.sub(r"\b(a|an|the)\b", " ", text).split()
 
 

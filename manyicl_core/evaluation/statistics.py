@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from manyicl_core.method.equality import canonical
+
 FloatArray = npt.NDArray[np.float64]
 
 RESAMPLES = 2000
@@ -139,8 +141,8 @@ def _figures(items: Items) -> _Figures:
 
 def _macro_f1(items: Items) -> _Figures:
     """As scikit-learn's: labels that are neither predicted nor gold in a resample do not count."""
-    gold_texts = np.array([text.strip() for text in items.references])
-    predicted_texts = np.array([[text.strip() for text in row] for row in items.predictions])
+    gold_texts = np.array([canonical(text.strip()) for text in items.references])
+    predicted_texts = np.array([[canonical(text.strip()) for text in row] for row in items.predictions])
     labels = np.unique(np.concatenate([gold_texts, predicted_texts.ravel()]))
     gold = (gold_texts[:, None] == labels).astype(np.float64)
     predicted = (predicted_texts[:, :, None] == labels).astype(np.float64)

@@ -2,9 +2,9 @@
 
 Tested are the queries of every task and, because a held-out task stands for the unseen, its
 demonstrations too; trained are the demonstrations of all other tasks. An exact leak is the same
-input, apart from case and white space, behind the same earlier exchanges. A near leak is a run of
-ten words that two inputs share, numbers masked: a text that was only edited, or a problem with
-other numbers.
+input, apart from case, white space and canonically equal code points, behind the same earlier
+exchanges. A near leak is a run of ten words that two inputs share, numbers masked: a text that was
+only edited, or a problem with other numbers.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from manyicl_core.method.equality import canonical
 from manyicl_core.method.tasks import Example, Task
 
 RUN = 10
@@ -114,7 +115,7 @@ def _input_keys(example: Example) -> Iterator[bytes]:
 
 
 def _normal(text: str) -> bytes:
-    return " ".join(text.lower().split()).encode() + b"\n"
+    return " ".join(canonical(text).lower().split()).encode() + b"\n"
 
 
 def near_leaks(tasks: list[Task]) -> list[NearLeak]:
@@ -163,7 +164,7 @@ class _Runs:
         ends = array("q")
         for placed in self.examples:
             for text in (*(turn.input for turn in placed.example.earlier), placed.example.input):
-                found = _WORD.findall(text.lower())
+                found = _WORD.findall(canonical(text).lower())
                 spelled = ("#" if word[0].isdecimal() else word for word in found)
                 words.extend(vocabulary.setdefault(word, len(vocabulary) + 1) for word in spelled)
                 words.append(0)

@@ -1,10 +1,12 @@
 """Metrics against values that are calculated by hand."""
 
+import unicodedata
 from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
 
 from manyicl_core.evaluation.metrics import item_score, numeric_match, rouge_l, score, token_f1
 from manyicl_core.method.tasks import Metric
@@ -42,6 +44,50 @@ def test_the_f1_of_words_is_as_calculated_by_hand(prediction: str, reference: st
 )
 def test_rouge_l_is_as_calculated_by_hand(prediction: str, reference: str, value: float):
     assert rouge_l(prediction, reference) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "value"),
+    [
+        ("příliš žluťoučký kůň", "příliš žluťoučký kůň", 1.0),
+        ("příliš malý kůň", "příliš žluťoučký kůň", 2 / 3),
+        ("שלום לכל", "שלום עולם", 0.5),
+        ("今天天气很好", "今天天气不好", 5 / 6),  # each character is a word
+        ("きょうは雨", "きょうは晴れ", 8 / 11),
+        ("สวัสดีครับ", "สวัสดีค่ะ", 8 / 13),  # marks go with their letter: ค is not ค่
+        ("हिन्दी भाषा", "हिन्दी गीत", 0.5),  # marks do not cut a word
+        ("हिन्दी", "हन्द", 0.0),
+        ("비가 온다", "비가 오다", 0.5),
+        ("Straße", "straße", 1.0),
+        ("👍", "👍", 1.0),  # no words: equal, or not
+        ("👍", "👎", 0.0),
+        ("", "", 1.0),
+    ],
+)
+def test_rouge_l_knows_the_words_of_every_script(prediction: str, reference: str, value: float):
+    assert rouge_l(prediction, reference) == pytest.approx(value)
+
+
+ASCII = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1).filter(
+    lambda text: any(character.isalnum() for character in text)
+)
+
+
+@given(ASCII, ASCII)
+def test_rouge_l_of_ascii_is_that_of_the_reference_implementation(prediction: str, reference: str):
+    expected = RougeScorer(["rougeL"], use_stemmer=True).score(reference, prediction)["rougeL"].fmeasure
+    assert rouge_l(prediction, reference) == expected
+
+
+@pytest.mark.parametrize("metric", [metric for metric in get_args(Metric) if metric != "numeric"])
+@pytest.mark.parametrize("text", ["café", "ﬁancé Ωhm", "Ångström", "한국어", "tiếng Việt", "İstanbul"])
+def test_answers_that_look_the_same_are_the_same(metric: Metric, text: str):
+    composed, decomposed = (unicodedata.normalize(form, text) for form in ("NFC", "NFD"))
+    assert composed != decomposed
+    for prediction, reference in ((composed, decomposed), (decomposed, composed)):
+        assert item_score(metric, prediction, reference) == 1
+        # One label, not two.
+        assert score(metric, [prediction, "other"], [reference, "other"]) == 1
 
 
 @pytest.mark.parametrize(

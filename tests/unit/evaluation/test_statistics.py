@@ -137,6 +137,11 @@ def test_macro_f1_is_scikit_learns_over_all_pairs():
     assert found.low < found.value < found.high
 
 
+def test_labels_that_look_the_same_are_one_label():
+    found = interval([texts_of(["caf\u00e9", "tea"], [["cafe\u0301"], ["tea"]])])
+    assert (found.low, found.value, found.high) == (1, 1, 1)
+
+
 def test_a_resample_of_macro_f1_is_scikit_learns_of_the_resampled_pairs(monkeypatch: pytest.MonkeyPatch):
     references = ["a", "a", "b", "c"]
     predictions = [["a", "b"], ["a", "a"], ["b", "c"], ["a", "c"]]

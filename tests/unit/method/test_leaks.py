@@ -31,6 +31,17 @@ def test_a_query_that_another_task_trains_on_is_named_with_both_lines_and_tasks(
     ]
 
 
+def test_an_input_that_only_looks_the_same_leaks_too():
+    composed, decomposed = (
+        "A caf\u00e9 by the sea that nobody knew before last May",
+        "a cafe\u0301  by the sea that nobody KNEW before last May",
+    )
+    tasks = [task("count", [example(composed)], [example(decomposed)])]
+    assert len(list(exact_leaks(tasks))) == 1
+    [leak] = near_leaks([task("count", [example("Or " + composed)], [example(decomposed)])])
+    assert leak.words == "a caf\u00e9 by the sea that nobody knew before last"
+
+
 def test_a_query_that_its_own_task_trains_on_or_shows_is_named():
     for role in ("train", "heldout"):
         [problem] = exact_leaks([task("sort", [example("a", 3)], [example("a", 7)], role)])
