@@ -12,6 +12,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 from manyicl_core.ids import new_id
 from manyicl_core.store.job_states import FINAL
 from manyicl_core.store.tables import EvaluationEvent, JobEvent, Leased
+from manyicl_core.store.tables.events import EventType, Level
 
 _AT_ONCE = 1000
 
@@ -43,7 +44,12 @@ class News:
 
 
 def add_event(
-    session: Session, job_id: str, level: str, message: str, type_: str = "message", data: dict[str, Any] | None = None
+    session: Session,
+    job_id: str,
+    level: Level,
+    message: str,
+    type_: EventType = "message",
+    data: dict[str, Any] | None = None,
 ) -> None:
     """Add a line to a job's story."""
     session.add(JobEvent(id=new_id("ftevent-"), job_id=job_id, level=level, type=type_, message=message, data=data))
@@ -51,7 +57,7 @@ def add_event(
 
 
 def add_evaluation_event(
-    session: Session, evaluation_id: str, level: str, message: str, data: dict[str, Any] | None = None
+    session: Session, evaluation_id: str, level: Level, message: str, data: dict[str, Any] | None = None
 ) -> None:
     """Add a line to an evaluation's story."""
     event = EvaluationEvent(

@@ -36,7 +36,8 @@ def check_jobs(client: OpenAI, methods: Methods, model: str, finished: str | Non
         assert [job.id for job in jobs.list(limit=1)][:2] == [second.id, first.id], "newest first, page by page"
         assert [job.id for job in jobs.list(extra_query={"metadata[team]": "a"})] == [first.id]
     with methods("fine_tuning.jobs.pause"):
-        assert jobs.pause(second.id).status == "paused"
+        paused = jobs.pause(second.id)
+        assert (paused.status, paused.model_extra["manyicl"]["status"]) == ("queued", "paused")
     with methods("fine_tuning.jobs.resume"):
         assert jobs.resume(second.id).status == "queued"
     with methods("fine_tuning.jobs.cancel"):

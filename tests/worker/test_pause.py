@@ -4,6 +4,7 @@ from collections.abc import Callable
 import openai
 import pytest
 from openai import OpenAI
+from openai.types.fine_tuning import FineTuningJob
 
 from manyicl_core.contract.progress import CheckpointSaved, Started, StepMetrics
 from manyicl_core.objects import open_store
@@ -29,6 +30,12 @@ def claimed(job_id: str) -> Claim[Job]:
     return claim
 
 
+def told_status(job: FineTuningJob) -> tuple[str, str]:
+    """OpenAI's word for where the job stands, and ours."""
+    assert job.model_extra is not None
+    return job.status, job.model_extra["manyicl"]["status"]
+
+
 def ended(job_id: str) -> None:
     claim = claimed(job_id)
     with transaction() as session:
@@ -45,11 +52,11 @@ def refusal(call: Callable[[str], object], job_id: str) -> str:
 def test_a_waiting_job_leaves_the_queue_and_comes_back_to_its_place(client: OpenAI) -> None:
     jobs = client.fine_tuning.jobs
     first, second = create_job(client).id, create_job(client).id
-    assert jobs.pause(first).status == "paused"
+    assert told_status(jobs.pause(first)) == ("queued", "paused")
     with transaction() as session:
         assert first not in [row.id for row in waiting_work(session, [Job], 1000)]
         assert claim_work(session, Job, first, 60) is None
-    assert jobs.resume(first).status == "queued"
+    assert told_status(jobs.resume(first)) == ("queued", "queued")
     with transaction() as session:
         waiting = [row.id for row in waiting_work(session, [Job], 1000)]
     assert waiting.index(first) < waiting.index(second)
@@ -58,7 +65,7 @@ def test_a_waiting_job_leaves_the_queue_and_comes_back_to_its_place(client: Open
 def test_a_running_job_is_taken_from_its_worker_and_its_return_counts_as_no_loss(client: OpenAI) -> None:
     job_id = create_job(client).id
     stale = claimed(job_id)
-    assert client.fine_tuning.jobs.pause(job_id).status == "paused"
+    assert told_status(client.fine_tuning.jobs.pause(job_id)) == ("queued", "paused")
     with pytest.raises(LeaseLost), transaction() as session:
         renew_lease(session, stale, 60)
     with pytest.raises(LeaseLost), transaction() as session:
@@ -73,7 +80,7 @@ def test_pausing_and_resuming_twice_is_harmless(client: OpenAI) -> None:
     jobs = client.fine_tuning.jobs
     job_id = create_job(client).id
     assert jobs.resume(job_id).status == "queued"
-    assert [jobs.pause(job_id).status for _ in range(2)] == ["paused", "paused"]
+    assert [told_status(jobs.pause(job_id)) for _ in range(2)] == [("queued", "paused")] * 2
     assert [jobs.resume(job_id).status for _ in range(2)] == ["queued", "queued"]
     claimed(job_id)
     assert jobs.resume(job_id).status == "running"
@@ -151,7 +158,7 @@ def test_a_paused_job_frees_its_worker_and_ends_with_the_bytes_of_an_undisturbed
     # The same job again, on the only worker there is.
     undisturbed = create_job(client, evaluate=False, n_epochs=60)
     assert await_state(client, undisturbed.id, "succeeded", "failed").status == "succeeded"
-    assert client.fine_tuning.jobs.retrieve(paused.id).status == "paused"
+    assert told_status(client.fine_tuning.jobs.retrieve(paused.id)) == ("queued", "paused")
     client.fine_tuning.jobs.resume(paused.id)
     assert await_state(client, paused.id, "succeeded", "failed").status == "succeeded"
     assert learnt(paused.id) == learnt(undisturbed.id)

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from manyicl_core.store.evaluations.plan import evaluated_weights, planned_measurements
 from manyicl_core.store.evaluations.reports import Report
 from manyicl_core.store.tables import Evaluation, EvaluationEvent
+from manyicl_core.store.tables.events import EventType, Level
 
 DEDICATED = "dedicated"
 """Stands for the models of a dedicated job together, each at its own task, where tasks are averaged."""
@@ -155,8 +156,8 @@ class EvaluationEventObject(BaseModel):
     id: str
     object: Literal["evaluation.event"] = "evaluation.event"
     created_at: int
-    level: str
-    type: str
+    level: Level
+    type: EventType
     message: str
     data: dict[str, Any] | None
 

@@ -18,6 +18,7 @@ from manyicl_core.store.jobs.parts import Part, checkpoint_model_id, first_step,
 from manyicl_core.store.jobs.result_files import metrics_file, weights_file
 from manyicl_core.store.leases import Claim, finish, hold
 from manyicl_core.store.tables import Checkpoint, Job, JobMetrics, Model, Project
+from manyicl_core.store.tables.events import Level
 from manyicl_core.store.usage.service import TRAINED_TOKENS, add_usage
 from manyicl_core.store.webhooks.outbox import announce
 
@@ -159,7 +160,7 @@ def record_cancelled(session: Session, claim: Claim[Job]) -> None:
     _finish(session, job, CANCELLED, "info", "The job was cancelled")
 
 
-def _finish(session: Session, job: Job, state: str, level: str, message: str) -> None:
+def _finish(session: Session, job: Job, state: str, level: Level, message: str) -> None:
     finish(session, job, state)
     announce(session, job.project_id, f"fine_tuning.job.{state}", job.id)
     job.estimated_finish = None

@@ -5,9 +5,25 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from manyicl_core.store import job_states
 from manyicl_core.store.evaluations.schemas import ForgettingObject
 from manyicl_core.store.jobs.results import JobEvaluation, PairedResult
 from manyicl_core.store.tables import Job, JobEvent
+from manyicl_core.store.tables.events import EventType, Level
+
+JobStatus = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
+"""Every status that OpenAI's clients know."""
+
+STATUS_OF: dict[str, JobStatus] = {
+    job_states.VALIDATING_FILES: "validating_files",
+    job_states.QUEUED: "queued",
+    job_states.RUNNING: "running",
+    # Holds no worker, and is not over: a client that waits for the end goes on waiting.
+    job_states.PAUSED: "queued",
+    job_states.SUCCEEDED: "succeeded",
+    job_states.FAILED: "failed",
+    job_states.CANCELLED: "cancelled",
+}
 
 
 class JobError(BaseModel):
@@ -42,8 +58,13 @@ class JobResultObject(BaseModel):
 
 
 class ManyiclJob(BaseModel):
-    """What OpenAI's object has no place for; ``models`` are a dedicated job's, by task."""
+    """What OpenAI's object has no place for.
 
+    ``status`` is the job's state, of which OpenAI's clients do not know ``paused``; ``models`` are a
+    dedicated job's, by task.
+    """
+
+    status: str
     options: dict[str, Any]
     plan: dict[str, Any] | None
     peak_memory_bytes: int | None
@@ -65,7 +86,7 @@ class JobObject(BaseModel):
     model: str
     fine_tuned_model: str | None
     organization_id: str
-    status: str
+    status: JobStatus
     training_file: str
     validation_file: str | None
     result_files: list[str]
@@ -86,8 +107,8 @@ class EventObject(BaseModel):
     id: str
     object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
     created_at: int
-    level: str
-    type: str
+    level: Level
+    type: EventType
     message: str
     data: dict[str, Any] | None
 
@@ -134,7 +155,7 @@ def job_object(job: Job, evaluation: JobEvaluation | None) -> JobObject:
         model=job.start_model or job.base_model,
         fine_tuned_model=job.fine_tuned_model,
         organization_id=job.project_id,
-        status=job.state,
+        status=STATUS_OF[job.state],
         training_file=job.training_file,
         validation_file=job.validation_file,
         result_files=job.result_files,
@@ -147,6 +168,7 @@ def job_object(job: Job, evaluation: JobEvaluation | None) -> JobObject:
         integrations=[],
         metadata=job.labels,
         manyicl=ManyiclJob(
+            status=job.state,
             options=job.options,
             plan=job.plan,
             peak_memory_bytes=job.peak_memory_bytes,

@@ -1,11 +1,14 @@
 """What happened to jobs and evaluations, in order."""
 
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import ForeignKey, Identity, Index
+from sqlalchemy import ForeignKey, Identity, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from manyicl_core.store.tables.base import Base, Bytes, CreatedAt
+
+Level = Literal["info", "warn", "error"]
+EventType = Literal["message", "metrics"]
 
 
 class Event(Base):
@@ -16,8 +19,8 @@ class Event(Base):
     number: Mapped[Bytes] = mapped_column(Identity(always=True), primary_key=True)
     id: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[CreatedAt]
-    level: Mapped[str]
-    type: Mapped[str]
+    level: Mapped[Level] = mapped_column(String)
+    type: Mapped[EventType] = mapped_column(String)
     message: Mapped[str]
     data: Mapped[dict[str, Any] | None]
 
