@@ -1,6 +1,5 @@
 """Every error as the OpenAI envelope: ``{"error": {"message", "type", "param", "code"}}``."""
 
-from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -16,7 +15,9 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from api.creation import AnsweredBefore
+from manyicl_core.allowed_values import shown
 from manyicl_core.errors import TooLarge, Unavailable, UserError, envelope
+from manyicl_core.field_errors import first_problem
 from manyicl_core.store.engine import waited_too_long
 
 _log = structlog.get_logger(__name__)
@@ -53,40 +54,43 @@ def refusal(error: UserError) -> JSONResponse:
     return JSONResponse(envelope(error.message, error.type, error.param, error.code), error.status, headers)
 
 
-def _validation_error(_: Request, error: Exception) -> JSONResponse:
+def _validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    if first["type"] == "json_invalid":
+    errors = error.errors()
+    where = errors[0]["loc"][0]
+    if errors[0]["type"] == "json_invalid":
         return _invalid("The body is not valid JSON; send one JSON object", None)
-    field = _field(first["loc"], first["type"], error.body)
-    reason = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        reason = "unknown field; remove it"
-    elif first["type"] == "missing":
-        reason = "this field is required"
-    return _invalid(f"{field}: {reason}" if field else reason, field or None)
+    document = request.app.openapi()
+    operation = _operation(document, request.scope["route"].name)
+    if where == "body":
+        [(expected, content)] = operation["requestBody"]["content"].items()
+        given = request.headers.get("content-type", "").partition(";")[0].strip()
+        # The framework gives bytes where JSON was due, and looks for no field of a form in anything else.
+        if isinstance(error.body, bytes) or (expected != "application/json" and given.lower() != expected):
+            told = f"content-type: give {expected}, not {shown(given) if given else 'none at all'}"
+            return _invalid(told, "content-type")
+        schema, sent = content["schema"], error.body
+    else:
+        parameters = [each for each in operation["parameters"] if each["in"] == where]
+        schema = {"properties": {each["name"]: each["schema"] for each in parameters}}
+        sent = {"query": request.query_params, "header": request.headers}.get(where, request.path_params)
+    here = [{**each, "loc": each["loc"][1:]} for each in errors if each["loc"][0] == where]
+    problem = first_problem(here, sent, document, schema)
+    return _invalid(problem.message, problem.field or None)
+
+
+def _operation(document: dict[str, Any], operation_id: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(
+        operation
+        for methods in document["paths"].values()
+        for operation in methods.values()
+        if operation["operationId"] == operation_id
+    )
+    return found
 
 
 def _invalid(message: str, param: str | None) -> JSONResponse:
     return JSONResponse(envelope(message, "invalid_request_error", param, None), HTTPStatus.BAD_REQUEST)
-
-
-def _field(location: Sequence[Any], kind: str, body: Any) -> str:
-    """The dotted field that a validation error means; pydantic's union tags are left out."""
-    where, *parts = location
-    if where != "body":
-        return ".".join(map(str, parts))
-    names: list[str] = []
-    value = body
-    for position, part in enumerate(parts, start=1):
-        if (isinstance(value, Mapping) and part in value) or (isinstance(value, list) and isinstance(part, int)):
-            value = value[part]
-        elif position < len(parts):
-            continue
-        elif kind != "missing" or not isinstance(value, Mapping):
-            break
-        names.append(str(part))
-    return ".".join(names)
 
 
 def _http_error(request: Request, error: Exception) -> JSONResponse:

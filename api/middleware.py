@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import refusal, too_large, unexpected_error
 from manyicl_core.errors import InvalidRequest, TooLarge
+from manyicl_core.foreign_formats import foreign_format
 from manyicl_core.strict_json import parse_json
 
 
@@ -87,7 +88,16 @@ class JsonBodyMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
-        if scope["type"] != "http" or not _is_json(Headers(scope=scope).get("content-type", "")):
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        encoding = headers.get("content-encoding", "identity")
+        if encoding != "identity":
+            message = f"content-encoding: the body comes as {encoding!r}; send it as it is, without this header"
+            await refusal(InvalidRequest(message, "content-encoding"))(scope, receive, send)
+            return
+        if not _is_json(headers.get("content-type", "")):
             await self._app(scope, receive, send)
             return
         try:
@@ -95,6 +105,8 @@ class JsonBodyMiddleware:
         except ClientDisconnect:
             return
         try:
+            if (told := foreign_format(body)) is not None:
+                raise ValueError(told)
             if body:
                 parse_json(body.decode("utf-8-sig"))
         except UnicodeDecodeError:

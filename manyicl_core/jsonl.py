@@ -6,6 +6,8 @@ from functools import partial
 from itertools import chain
 from typing import BinaryIO
 
+from manyicl_core.foreign_formats import foreign_format
+
 MAX_RATIO = 100
 """Inflated bytes over compressed ones; JSON Lines stay far below, a bomb has a thousand."""
 
@@ -13,6 +15,7 @@ MAX_LINES = 2_000_000
 """Of one file, blank ones too."""
 
 _GZIP = b"\x1f\x8b"
+_HEAD_BYTES = 16  # enough to know a format by
 _FREE_BYTES = 1 << 20  # so many come out whatever the ratio
 _MAX_MEMBERS = 100_000
 _CHUNK = 1 << 16
@@ -41,19 +44,28 @@ def jsonl_lines(chunks: Iterable[bytes], max_bytes: int, max_line_bytes: int) ->
         max_line_bytes: a longer line comes with one byte more than these, and without its rest.
 
     Raises:
-        UnreadableFile: there is more, or more than ``MAX_LINES``, or its gzip is damaged or
-            inflates more than ``MAX_RATIO`` times.
+        UnreadableFile: there is more, or more than ``MAX_LINES``, or it is no text in UTF-8 but what
+            ``foreign_format`` knows, or its gzip is damaged or inflates more than ``MAX_RATIO`` times.
     """
-    parts = iter(chunks)
-    head = b""
-    while len(head) < len(_GZIP) and (part := next(parts, None)) is not None:
-        head += part
-    content = chain([head], parts)
-    lines = _lines(_bounded(_inflated(content) if is_gzip(head) else content, max_bytes), max_line_bytes)
+    head, content = _headed(chunks)
+    if is_gzip(head):
+        head, content = _headed(_inflated(content))
+    if (told := foreign_format(head)) is not None:
+        raise UnreadableFile(told)
+    lines = _lines(_bounded(content, max_bytes), max_line_bytes)
     for number, line in enumerate(lines, start=1):
         if number > MAX_LINES:
             raise UnreadableFile(f"the file has more than {MAX_LINES} lines; split it")
         yield line
+
+
+def _headed(chunks: Iterable[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """How the chunks begin, and all of them."""
+    parts = iter(chunks)
+    head = b""
+    while len(head) < _HEAD_BYTES and (part := next(parts, None)) is not None:
+        head += part
+    return head, chain([head], parts)
 
 
 def _lines(chunks: Iterable[bytes], max_line_bytes: int) -> Iterator[bytes]:

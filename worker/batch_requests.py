@@ -89,4 +89,4 @@ def _parse(endpoint: str, content: dict[str, Any]) -> Body:
     try:
         return _BODIES[endpoint].model_validate(content)
     except ValidationError as error:
-        raise body_error(error) from error
+        raise body_error(error, content, _BODIES[endpoint]) from error

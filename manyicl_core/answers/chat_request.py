@@ -5,7 +5,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationInfo, field_validator
 
-from manyicl_core.answers.fields import Sampled, Strict, Text
+from manyicl_core.allowed_values import shown
+from manyicl_core.answers.fields import Sampled, Text
+from manyicl_core.request_body import RequestBody
+
+_UNASKED_CHOICES = ("none", "auto")
 
 
 def _unsupported(value: Any) -> Any:
@@ -14,24 +18,46 @@ def _unsupported(value: Any) -> Any:
     return value
 
 
+def _no_tools(value: Any) -> Any:
+    if value not in (None, []):
+        raise ValueError("these models call no tools and no functions; leave this field out, or describe them as text")
+    return None
+
+
+def _no_tool_demanded(value: Any) -> Any:
+    if value is not None and value not in _UNASKED_CHOICES:
+        raise ValueError("there are no tools here to choose: these models call none; give 'none' or 'auto'")
+    return value
+
+
+def _text_part(value: Any) -> Any:
+    if value != "text":
+        raise ValueError(f"these models read text, and no part of the type {shown(value)}; give 'text'")
+    return value
+
+
 _Unsupported = Annotated[None, BeforeValidator(_unsupported)]
+_NoTools = Annotated[
+    None, BeforeValidator(_no_tools, json_schema_input_type=Annotated[list[Any], Field(max_length=0)] | None)
+]
+_NoToolDemanded = Annotated[Literal["none", "auto"] | None, BeforeValidator(_no_tool_demanded)]
 
 
-class TextPart(Strict):
+class TextPart(RequestBody):
     """A part of a message's content."""
 
-    type: Literal["text"]
+    type: Annotated[Literal["text"], BeforeValidator(_text_part)]
     text: Text
 
 
-class Message(Strict):
+class Message(RequestBody):
     """One message of a chat; an answer's message can be sent back as it came."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | list[TextPart]
     name: str | None = None
     refusal: _Unsupported = None
-    tool_calls: _Unsupported = None
+    tool_calls: _NoTools = None
     function_call: _Unsupported = None
     audio: _Unsupported = None
     annotations: Any = None
@@ -43,7 +69,7 @@ class Message(Strict):
         return "".join(part.text for part in self.content)
 
 
-class JsonSchema(Strict):
+class JsonSchema(RequestBody):
     """OpenAI's ``json_schema``; the schema is always kept to, ``strict`` or not."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
@@ -61,19 +87,19 @@ class JsonSchema(Strict):
         return schema
 
 
-class TextFormat(Strict):
+class TextFormat(RequestBody):
     """Free text."""
 
     type: Literal["text"]
 
 
-class JsonObjectFormat(Strict):
+class JsonObjectFormat(RequestBody):
     """Any JSON object."""
 
     type: Literal["json_object"]
 
 
-class JsonSchemaFormat(Strict):
+class JsonSchemaFormat(RequestBody):
     """JSON that a schema describes."""
 
     type: Literal["json_schema"]
@@ -111,10 +137,10 @@ class CreateChatCompletion(Sampled):
     modalities: list[Literal["text"]] | None = None
     reasoning_effort: Literal["none"] | None = None
     verbosity: Literal["medium"] | None = None
-    tool_choice: Literal["none", "auto"] | None = None
-    function_call: Literal["none", "auto"] | None = None
-    tools: _Unsupported = None
-    functions: _Unsupported = None
+    tool_choice: _NoToolDemanded = None
+    function_call: _NoToolDemanded = None
+    tools: _NoTools = None
+    functions: _NoTools = None
     audio: _Unsupported = None
     moderation: _Unsupported = None
     web_search_options: _Unsupported = None
@@ -122,7 +148,7 @@ class CreateChatCompletion(Sampled):
     @field_validator("top_logprobs")
     @classmethod
     def _top_logprobs_need_logprobs(cls, value: int | None, info: ValidationInfo) -> int | None:
-        if value is not None and not info.data.get("logprobs"):
+        if value and not info.data.get("logprobs"):
             raise ValueError("this needs logprobs; set logprobs to true")
         return value
 

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from manyicl_core.answers.labels import probabilities
 from manyicl_core.answers.objects import Classification, ClassificationList, Usage
@@ -22,6 +22,7 @@ from manyicl_core.engines.client import CompletionEngine
 from manyicl_core.engines.patient_engine import PatientEngine
 from manyicl_core.errors import InvalidRequest
 from manyicl_core.objects import ArtifactStore
+from manyicl_core.request_body import RequestBody
 from manyicl_core.store.contexts.schemas import ManyiclChat
 from manyicl_core.store.contexts.service import HostedPrompt
 
@@ -38,10 +39,8 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-class CreateClassification(BaseModel):
+class CreateClassification(RequestBody):
     """The body of ``POST /v1/classifications``; ``input`` is one text or a list of them."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     model: Annotated[str, Field(min_length=1, max_length=512)]
     input: Annotated[_Inputs, BeforeValidator(_as_list, json_schema_input_type=_Text | _Inputs)]

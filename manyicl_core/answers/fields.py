@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
+from manyicl_core.request_body import RequestBody
 from manyicl_core.store.contexts.schemas import ManyiclChat
 
 _SMALLEST_TOP_P = 1e-6
@@ -16,26 +17,20 @@ def _is_unicode(text: str) -> str:
     return text
 
 
-class Strict(BaseModel):
-    """A body, or a part of one, in which nothing is unknown and nothing is taken for something else."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
 Text = Annotated[str, AfterValidator(_is_unicode)]
 _Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
 _TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
 _Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 
 
-class StreamOptions(Strict):
+class StreamOptions(RequestBody):
     """OpenAI's ``stream_options``; obfuscation would only pad the chunks, and is left out."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
 
 
-class Sampled(Strict):
+class Sampled(RequestBody):
     """Which model answers, how it chooses its tokens, and where the answer ends."""
 
     model: Annotated[str, Field(min_length=1, max_length=512)]

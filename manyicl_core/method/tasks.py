@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from manyicl_core.request_body import RequestBody
+
 Metric = Literal["accuracy", "macro_f1", "exact_match", "numeric", "f1", "rouge_l"]
 Role = Literal["train", "heldout"]
 
@@ -52,14 +54,14 @@ def distinct_labels(labels: list[str]) -> list[str]:
     return stripped
 
 
-class TaskDefinition(BaseModel):
+class TaskDefinition(RequestBody):
     """The part of a task that a user states; its examples come from files.
 
     ``labels`` closes the set of answers. ``weight`` scales how often a trained task is drawn.
     A ``heldout`` task is never trained on: its examples are demonstrations only.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(frozen=True)
 
     name: str = Field(min_length=1, max_length=64)
     instruction: str = Field(default="", max_length=MAX_INSTRUCTION_CHARACTERS)

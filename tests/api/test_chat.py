@@ -221,7 +221,7 @@ def test_the_answer_is_the_most_probable_label_and_tells_how_probable_all_are(cl
 @pytest.mark.parametrize(
     ("body", "param"),
     [
-        ({"tools": []}, "tools"),
+        ({"tools": [{"type": "function"}]}, "tools"),
         ({"n": 129}, "n"),
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"messages": []}, "messages"),

@@ -1,3 +1,5 @@
+import gzip
+
 import httpx2
 import openai
 import pytest
@@ -127,3 +129,35 @@ def test_text_that_the_database_cannot_hold_is_a_bad_request(client: OpenAI) -> 
         client.files.list(after="file-\0")
     with pytest.raises(openai.BadRequestError, match="NUL"):
         client.models.retrieve("ft:\0")
+
+
+@pytest.mark.parametrize(
+    ("headers", "content", "said"),
+    [
+        ({}, b'{"model": "m"}', "content-type: give application/json, not none at all"),
+        ({"content-type": "text/plain"}, b'{"model": "m"}', "content-type: give application/json, not 'text/plain'"),
+        ({"content-encoding": "gzip"}, gzip.compress(b"{}"), "content-encoding: the body comes as 'gzip'"),
+        ({"content-type": "application/json"}, gzip.compress(b"{}"), "this is gzip"),
+        ({"content-type": "application/json"}, '{"model": "m"}'.encode("utf-16"), "this is UTF-16"),
+        ({"content-type": "application/json"}, b"", "the body is missing; send a JSON object"),
+        ({"content-type": "application/json"}, b"[]", "the body is a list of 0; send a JSON object"),
+    ],
+)
+def test_a_body_that_comes_in_another_way_is_told_how(
+    installation: str, api_key: str, headers: dict[str, str], content: bytes, said: str
+) -> None:
+    headers = {"authorization": f"Bearer {api_key}", **headers}
+    response = httpx2.post(f"{installation}/chat/completions", content=content, headers=headers)
+    assert response.status_code == 400
+    assert said in response.json()["error"]["message"]
+
+
+def test_a_form_that_comes_in_another_way_is_told_how(installation: str, api_key: str) -> None:
+    with httpx2.Client(headers={"authorization": f"Bearer {api_key}"}) as http:
+        for sent in ({"json": {"purpose": "batch"}}, {"content": b"x"}):
+            response = http.post(f"{installation}/files", **sent)
+            assert "content-type: give multipart/form-data" in response.json()["error"]["message"]
+        unknown = http.post(f"{installation}/files", data={"purpose": "x"}, files={"file": ("a", b"x")})
+        assert "purpose: give 'fine-tune', 'batch', " in unknown.json()["error"]["message"]
+        listed = http.get(f"{installation}/files?limit=0").json()["error"]
+        assert listed["message"] == "limit: give a whole number from 1 to 10000, not '0'"

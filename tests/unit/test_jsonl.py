@@ -3,10 +3,11 @@ import tracemalloc
 import zlib
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from manyicl_core import jsonl
+from manyicl_core.foreign_formats import foreign_format
 from manyicl_core.jsonl import UnreadableFile, jsonl_lines
 
 LINES = [b'{"a": 1}\n', b"\n", b"x" * 99 + b"\n", b"last"]
@@ -23,7 +24,8 @@ def read(content: bytes, max_bytes: int = 1 << 30, max_line_bytes: int = 1000) -
 
 @given(st.binary(max_size=300), st.integers(1, 50), st.booleans())
 def test_any_bytes_come_as_their_lines_however_they_are_cut(content: bytes, size: int, packed: bool) -> None:
-    sent = gzip.compress(content, mtime=0) if packed else content.removeprefix(b"\x1f\x8b")
+    assume(foreign_format(content) is None)
+    sent = gzip.compress(content, mtime=0) if packed else content
     lines = list(jsonl_lines(in_chunks(sent, size), 1 << 20, 1000))
     expected = content if packed else sent
     assert b"".join(lines) == expected

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from manyicl_core.errors import UserError
+from manyicl_core.field_errors import MISSING, UNKNOWN, first_problem
 from manyicl_core.jsonl import UnreadableFile, chunks_of, jsonl_lines
 from manyicl_core.store.batches.schemas import LineProblem
 from manyicl_core.store.files.content import MAX_BATCH_BYTES
@@ -132,18 +134,20 @@ def _parse(line: bytes) -> _Line:
     try:
         return _Line.model_validate(content)
     except ValidationError as error:
-        raise body_error(error) from error
+        raise body_error(error, content, _Line) from error
 
 
-def body_error(error: ValidationError) -> UserError:
-    """The first thing that pydantic finds wrong, named by its field."""
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "missing":
-        return UserError(f"{field}: this field is required", field, "missing_required_parameter")
-    if first["type"] == "extra_forbidden":
-        return UserError(f"{field!r}: unknown field; remove it", field, "unknown_parameter")
-    return UserError(f"{field}: {first['msg'].removeprefix('Value error, ')}", field or None, "invalid_request")
+def body_error(error: ValidationError, body: dict[str, Any], model: type[BaseModel]) -> UserError:
+    """The first thing that pydantic finds wrong with ``body``, which is to be a ``model``, named by its field."""
+    schema = _schema(model)
+    problem = first_problem(error.errors(), body, schema, schema)
+    code = {MISSING: "missing_required_parameter", UNKNOWN: "unknown_parameter"}.get(problem.kind, "invalid_request")
+    return UserError(problem.message, problem.field or None, code)
+
+
+@cache
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema()
 
 
 def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:

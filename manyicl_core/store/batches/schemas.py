@@ -3,8 +3,9 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 
+from manyicl_core.request_body import RequestBody
 from manyicl_core.store.files.schemas import ExpiresAfter
 from manyicl_core.store.job_states import CANCELLED, FAILED, SUCCEEDED
 from manyicl_core.store.tables import Batch
@@ -18,10 +19,8 @@ _Key = Annotated[str, StringConstraints(max_length=64)]
 _Value = Annotated[str, StringConstraints(max_length=512)]
 
 
-class CreateBatch(BaseModel):
+class CreateBatch(RequestBody):
     """The body of ``POST /v1/batches``."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     input_file_id: Annotated[str, Field(min_length=1, max_length=64)]
     endpoint: Endpoint

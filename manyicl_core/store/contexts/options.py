@@ -2,10 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import Field, StringConstraints, field_validator
 
 from manyicl_core.method.selection import SelectionKind
 from manyicl_core.method.tasks import MAX_INSTRUCTION_CHARACTERS, distinct_labels
+from manyicl_core.request_body import RequestBody
 from manyicl_core.store.contexts.schemas import ContextExample, Text
 
 AUTO = "auto"
@@ -14,23 +15,19 @@ _Key = Annotated[str, StringConstraints(max_length=64)]
 _Value = Annotated[str, StringConstraints(max_length=512)]
 
 
-class ExpiresAfter(BaseModel):
+class ExpiresAfter(RequestBody):
     """OpenAI's ``expires_after``: the context is gone so many seconds after its creation."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     anchor: Literal["created_at"]
     seconds: int = Field(ge=60, le=366 * 24 * 3600)
 
 
-class CreateContext(BaseModel):
+class CreateContext(RequestBody):
     """The body of ``POST /v1/contexts``.
 
     The examples are those of a ``task`` of the fine-tuned model's job, are given in ``examples``, or
     are the lines of an uploaded ``file``; ``task`` then names which of its tasks.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     model: Annotated[str, StringConstraints(min_length=1, max_length=512)]
     task: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None

@@ -2,23 +2,22 @@
 
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from manyicl_core.regex_syntax import check_regex
+from manyicl_core.request_body import RequestBody
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=100_000, pattern=r"\S")]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class ContextExample(_Strict):
+class ContextExample(RequestBody):
     """One demonstration."""
 
     input: Text
     output: Text
 
 
-class InlineContext(_Strict):
+class InlineContext(RequestBody):
     """A task given by demonstrations alone, in the order in which they are shown.
 
     With ``labels`` the answer is always one of them.
@@ -26,7 +25,7 @@ class InlineContext(_Strict):
 
     instruction: Annotated[str, StringConstraints(max_length=4000)] = ""
     labels: Annotated[list[Text], Field(min_length=2, max_length=1000)] | None = None
-    examples: Annotated[list[ContextExample], Field(max_length=10_000)] = []
+    examples: list[ContextExample] = Field(default=[], max_length=10_000)
 
     @model_validator(mode="after")
     def _outputs_are_labels(self) -> Self:
@@ -37,7 +36,7 @@ class InlineContext(_Strict):
         return self
 
 
-class ManyiclChat(_Strict):
+class ManyiclChat(RequestBody):
     """``task``, one of the tasks of a fine-tuned model's job, or a ``context``: a hosted one's id, or inline.
 
     Neither is needed when the request's model is itself a hosted context.
@@ -50,6 +49,13 @@ class ManyiclChat(_Strict):
     max_shots: Annotated[int, Field(ge=0, le=10_000)] | None = None
     label_probabilities: bool = False
     regex: Annotated[str, StringConstraints(min_length=1, max_length=2000)] | None = None
+
+    @field_validator("regex")
+    @classmethod
+    def _is_readable(cls, regex: str | None) -> str | None:
+        if regex is not None:
+            check_regex(regex)
+        return regex
 
     @model_validator(mode="after")
     def _not_both(self) -> Self:

@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from manyicl_core.request_body import RequestBody
 from manyicl_core.store.tables import File
 
 UploadPurpose = Literal["fine-tune", "batch", "assistants", "vision", "user_data", "evals"]
@@ -17,10 +18,8 @@ MIN_SECONDS, MAX_SECONDS = 3600, 30 * 24 * 3600
 MAX_NAME_CHARACTERS = 255
 
 
-class ExpiresAfter(BaseModel):
+class ExpiresAfter(RequestBody):
     """OpenAI's ``expires_after``: the file is gone so many seconds after its creation."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     anchor: Literal["created_at"]
     seconds: int = Field(ge=MIN_SECONDS, le=MAX_SECONDS)

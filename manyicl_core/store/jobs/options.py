@@ -2,22 +2,19 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from manyicl_core.contract.train_spec import Schedule
 from manyicl_core.method.objectives import Normalization, Objective
 from manyicl_core.method.tasks import MAX_TASKS, TaskDefinition
+from manyicl_core.request_body import RequestBody
 from manyicl_core.store.evaluations.options import EvaluationOptions
 
 Auto = Literal["auto"]
 JobObjective = Objective | Literal["dedicated"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class LoraOptions(_Strict):
+class LoraOptions(RequestBody):
     """LoRA: ``target_modules`` is ``"all-linear"`` or a list of layer names such as ``q_proj``.
 
     ``top_layers`` adapts only so many layers, counted from the output; ``quantize_base`` holds the
@@ -32,7 +29,7 @@ class LoraOptions(_Strict):
     quantize_base: bool = False
 
 
-class OptimizerOptions(_Strict):
+class OptimizerOptions(RequestBody):
     """AdamW and its schedule; ``micro_batch_size`` sequences run at once, the rest of a step accumulates."""
 
     schedule: Schedule = "cosine"
@@ -42,7 +39,7 @@ class OptimizerOptions(_Strict):
     micro_batch_size: int = Field(default=1, ge=1, le=256)
 
 
-class ValidationOptions(_Strict):
+class ValidationOptions(RequestBody):
     """The loss on the validation file's queries of the trained tasks, while training.
 
     It is measured every ``every`` steps on at most ``sequences`` sequences. With ``patience``,
@@ -54,7 +51,7 @@ class ValidationOptions(_Strict):
     patience: int | None = Field(default=None, ge=1, le=1000)
 
 
-class ManyiclOptions(_Strict):
+class ManyiclOptions(RequestBody):
     """ManyICL's own options, sent in the client's ``extra_body={"manyicl": …}``."""
 
     objective: JobObjective = "many_icl"
@@ -67,7 +64,7 @@ class ManyiclOptions(_Strict):
     mixing_temperature: float = Field(default=2.0, ge=1, le=1000, allow_inf_nan=False)
     token_budget: int | None = Field(default=None, ge=1, le=10**12)
     n_epochs: int | None = Field(default=None, ge=1, le=1000)
-    tasks: Annotated[list[TaskDefinition], Field(max_length=MAX_TASKS)] = []
+    tasks: list[TaskDefinition] = Field(default=[], max_length=MAX_TASKS)
     adaptation: Literal["lora", "full"] = "lora"
     lora: LoraOptions = LoraOptions()
     optimizer: OptimizerOptions = OptimizerOptions()
@@ -76,7 +73,7 @@ class ManyiclOptions(_Strict):
     evaluation: EvaluationOptions = EvaluationOptions()
 
 
-class Hyperparameters(_Strict):
+class Hyperparameters(RequestBody):
     """OpenAI's three hyperparameters; ``"auto"`` takes this service's default."""
 
     n_epochs: Auto | Annotated[int, Field(ge=1, le=50)] = "auto"
@@ -84,20 +81,20 @@ class Hyperparameters(_Strict):
     learning_rate_multiplier: Auto | Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = "auto"
 
 
-class Supervised(_Strict):
+class Supervised(RequestBody):
     """OpenAI's ``method.supervised``."""
 
     hyperparameters: Hyperparameters = Hyperparameters()
 
 
-class Method(_Strict):
+class Method(RequestBody):
     """OpenAI's ``method``; only supervised jobs exist here."""
 
     type: Literal["supervised"]
     supervised: Supervised = Supervised()
 
 
-class CreateJob(_Strict):
+class CreateJob(RequestBody):
     """The body of ``POST /v1/fine_tuning/jobs``."""
 
     model: str = Field(min_length=1, max_length=256)

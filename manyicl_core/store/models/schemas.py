@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from manyicl_core.request_body import RequestBody
 from manyicl_core.store.tables import ModelPermission
 
 
@@ -35,10 +36,8 @@ class ModelDeleted(BaseModel):
     deleted: Literal[True] = True
 
 
-class CreatePermissions(BaseModel):
+class CreatePermissions(RequestBody):
     """The body of ``POST /v1/fine_tuning/checkpoints/{model}/permissions``."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     project_ids: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=64)]], Field(min_length=1, max_length=100)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
+from manyicl_core.request_body import RequestBody
 from manyicl_core.store.tables import ApiKey, Project
 
 Scope = Literal["read", "write", "inference", "admin", "operator"]
@@ -52,36 +53,28 @@ def _project_name(name: str) -> str:
     return name
 
 
-class NamedProject(BaseModel):
+class NamedProject(RequestBody):
     """The body that makes or renames a project."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     name: Annotated[str, AfterValidator(_project_name)]
 
 
-class CreateKey(BaseModel):
+class CreateKey(RequestBody):
     """The body that makes a key."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     name: _KeyName
     scopes: _Scopes = Field(default=list(DEFAULT_SCOPES))
 
 
-class ChangeKey(BaseModel):
+class ChangeKey(RequestBody):
     """The body that changes a key; what is left out stays."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     name: _KeyName | None = None
     scopes: _Scopes | None = None
 
 
-class RotateKey(BaseModel):
+class RotateKey(RequestBody):
     """The body that rotates a key; the old secret holds for ``grace_seconds`` more."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     grace_seconds: int = Field(default=0, ge=0, le=_SECONDS_A_WEEK)
 

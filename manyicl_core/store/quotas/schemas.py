@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
+from manyicl_core.request_body import RequestBody
 from manyicl_core.store.quotas.service import (
     MOST,
     QUOTAS,
@@ -19,10 +20,8 @@ from manyicl_core.store.quotas.service import (
 _Limit = Annotated[int, Field(ge=0, le=MOST)] | None
 
 
-class SetQuotas(BaseModel):
+class SetQuotas(RequestBody):
     """The body that changes a project's quotas: a number, or null for the installation's."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     stored_bytes: _Limit = None
     queued_jobs: _Limit = None

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 
+from manyicl_core.request_body import RequestBody
 from manyicl_core.store.files.schemas import ExpiresAfter, FileObject, UploadPurpose, file_object
 from manyicl_core.store.tables import File, Upload, UploadPart
 
@@ -15,10 +16,8 @@ UploadStatus = Literal["pending", "completed", "cancelled", "expired"]
 _PartId = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 
-class CreateUpload(BaseModel):
+class CreateUpload(RequestBody):
     """The body of ``POST /v1/uploads``; ``bytes`` are those of the whole file."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     bytes: int = Field(ge=0, le=2**53)
     filename: str
@@ -27,10 +26,8 @@ class CreateUpload(BaseModel):
     expires_after: ExpiresAfter | None = None
 
 
-class CompleteUpload(BaseModel):
+class CompleteUpload(RequestBody):
     """The body of ``POST /v1/uploads/{id}/complete``; ``md5`` is that of the whole file, in hex."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     part_ids: Annotated[list[_PartId], Field(max_length=MAX_PARTS)]
     md5: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{32}$")] | None = None

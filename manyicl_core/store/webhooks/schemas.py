@@ -3,8 +3,9 @@
 from datetime import datetime
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from manyicl_core.request_body import RequestBody
 from manyicl_core.store.tables import WebhookDelivery, WebhookEndpoint
 from manyicl_core.store.webhooks.signing import signing_secret
 
@@ -27,11 +28,7 @@ _Url = Annotated[str, Field(min_length=1, max_length=2048)]
 _EventTypes = Annotated[list[EventType], Field(min_length=1, max_length=100)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class CreateWebhookEndpoint(_Strict):
+class CreateWebhookEndpoint(RequestBody):
     """The body of ``POST /v1/webhook_endpoints``."""
 
     name: _Name
@@ -39,7 +36,7 @@ class CreateWebhookEndpoint(_Strict):
     event_types: _EventTypes
 
 
-class UpdateWebhookEndpoint(_Strict):
+class UpdateWebhookEndpoint(RequestBody):
     """The body of ``POST /v1/webhook_endpoints/{id}``; what is left out stays."""
 
     name: _Name | None = None
@@ -47,13 +44,13 @@ class UpdateWebhookEndpoint(_Strict):
     event_types: _EventTypes | None = None
 
 
-class RotateSecret(_Strict):
+class RotateSecret(RequestBody):
     """The body of ``POST /v1/webhook_endpoints/{id}/rotate_secret``."""
 
     keep_old_secret_active_for_24_hours: bool = False
 
 
-class SampleEvent(_Strict):
+class SampleEvent(RequestBody):
     """The body of ``POST /v1/webhook_endpoints/{id}/test``."""
 
     event_type: EventType

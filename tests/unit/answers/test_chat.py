@@ -214,7 +214,7 @@ def test_hints_and_what_asks_for_nothing_are_accepted(fields: dict[str, Any]) ->
         {"functions": [{}]},
         {"tool_choice": "required"},
         {"modalities": ["text", "audio"]},
-        {"reasoning_effort": "high"},
+        {"tools": [{"type": "function"}]},
         {"verbosity": "low"},
         {"moderation": {}},
         {"web_search_options": {}},

@@ -48,7 +48,7 @@ def test_several_models_are_no_one_model(tmp_path: Path) -> None:
         (b"9" * 5000, "invalid_json_line", None, "64 bits"),
         (b"\xff\xfe", "invalid_json_line", None, "UTF-8"),
         (line(custom_id="first"), "duplicate_custom_id", "custom_id", "line 2's already"),
-        (line(custom_id=""), "invalid_request", "custom_id", "at least 1 character"),
+        (line(custom_id=""), "invalid_request", "custom_id", "a text of 1 to 512 characters"),
         (line(body=None), "missing_required_parameter", "body", "required"),
         (line(method="GET"), "invalid_request", "method", "POST"),
         (line(url="/v1/embeddings"), "mismatched_endpoint", "url", "'/v1/chat/completions'"),
