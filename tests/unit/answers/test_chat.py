@@ -210,7 +210,7 @@ def test_hints_and_what_asks_for_nothing_are_accepted(fields: dict[str, Any]) ->
 @pytest.mark.parametrize(
     "fields",
     [
-        {"tools": []},
+        {"tools": [{"type": "function"}]},
         {"functions": [{}]},
         {"tool_choice": "required"},
         {"modalities": ["text", "audio"]},
