@@ -214,7 +214,7 @@ def test_hints_and_what_asks_for_nothing_are_accepted(fields: dict[str, Any]) ->
         {"functions": [{}]},
         {"tool_choice": "required"},
         {"modalities": ["text", "audio"]},
-        {"tools": [{"type": "function"}]},
+        {"reasoning_effort": "high"},
         {"verbosity": "low"},
         {"moderation": {}},
         {"web_search_options": {}},
