@@ -1,6 +1,13 @@
 """Errors that reach a user: each names the field or line, the reason and the remedy."""
 
+import os
+import re
 from typing import Any
+
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+@")
+_SECRET = re.compile(r"SECRET|PASSWORD|TOKEN|_KEY")
+_SHORTEST_SECRET = 8
+_MOST_CHARACTERS = 500
 
 
 def envelope(message: str, type_: str, param: str | None, code: str | None) -> dict[str, Any]:
@@ -141,3 +148,15 @@ class StorageFull(UserError):
 
     status = 507
     type = "server_error"
+
+
+def in_its_own_words(error: BaseException) -> str:
+    """The class and the first line of an error that nobody expected, for whoever it concerns; no secrets.
+
+    The lines behind the first hold what only a developer can use, and what a statement was given.
+    """
+    text = _CREDENTIALS.sub("…@", str(error).strip().partition("\n")[0])
+    for name, value in os.environ.items():
+        if _SECRET.search(name) and len(value) >= _SHORTEST_SECRET:
+            text = text.replace(value, "…")
+    return f"{type(error).__name__}: {text[:_MOST_CHARACTERS]}" if text else type(error).__name__

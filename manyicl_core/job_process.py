@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Literal, TextIO
 
 from manyicl_core.contract.progress import Failed, Message, report
+from manyicl_core.errors import in_its_own_words
 
 FailureCode = Literal["out_of_memory", "disk_full", "invalid_data", "engine_error"]
 
@@ -30,6 +31,16 @@ def importing_torch() -> Iterator[None]:
         gc.enable()
 
 
+@contextmanager
+def reporting_failed_imports() -> Iterator[None]:
+    """Around the imports of a job's process: one that fails is told before it ends the process."""
+    try:
+        yield
+    except Exception as error:
+        report(_failed(error), sys.stdout)
+        raise
+
+
 def run_reporting(messages: Iterable[Message]) -> int:
     """Report every message on standard output; an exception becomes a ``failed`` message.
 
@@ -49,11 +60,15 @@ def _report_all(messages: Iterable[Message], stream: TextIO) -> int:
         for message in messages:
             report(message, stream)
     except Exception as error:
-        code, advice = _explain(error)
-        report(Failed(code=code, message=f"{advice} ({type(error).__name__}: {str(error)[:500]})"), stream)
+        report(_failed(error), stream)
         sys.excepthook(type(error), error, error.__traceback__)
         return 1
     return 0
+
+
+def _failed(error: Exception) -> Failed:
+    code, advice = _explain(error)
+    return Failed(code=code, message=f"{advice} ({in_its_own_words(error)})")
 
 
 def _explain(error: Exception) -> tuple[FailureCode, str]:

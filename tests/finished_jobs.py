@@ -13,7 +13,7 @@ from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Job
 from tests.unit.random_adapter import save_random_adapter
 
-_STEP = StepMetrics(
+STEP = StepMetrics(
     step=1,
     loss=2.0,
     token_accuracy=0.5,
@@ -27,6 +27,10 @@ _STEP = StepMetrics(
 )
 
 
+def started(steps: int) -> Started:
+    return Started(steps=steps, tokens=100, answers=10, target_tokens=20, dtype="float32", step=0)
+
+
 def finish(job_id: str, model_folder: Path, folder: Path) -> None:
     """End a queued job well after one step; its adapter for the model in ``model_folder`` is made in ``folder``."""
     store = open_store(str(get_settings().storage_url))
@@ -35,9 +39,8 @@ def finish(job_id: str, model_folder: Path, folder: Path) -> None:
     with transaction() as session:
         claim = claim_work(session, Job, job_id, 60)
         assert claim is not None
-        started = Started(steps=1, tokens=100, answers=10, target_tokens=20, dtype="float32", step=0)
-        record_started(session, claim, part, started)
-        record_step(session, claim, part, _STEP)
+        record_started(session, claim, part, started(steps=1))
+        record_step(session, claim, part, STEP)
         trained = Trained(step=1, folder=str(folder), peak_memory_bytes=1)
         record_trained(session, claim, part, trained, weights)
         record_success(session, claim, store, [part])

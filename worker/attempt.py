@@ -4,6 +4,7 @@ The supervisor imports no torch. It may die at any moment: the kernel then kills
 lease runs out, and another supervisor goes on from what is recorded.
 """
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable
@@ -18,18 +19,21 @@ from sqlalchemy.orm import Session
 
 from manyicl_core.base_models.catalog import base_model_folder, find_base_model
 from manyicl_core.contract.progress import Failed, Message
-from manyicl_core.errors import StorageFull
+from manyicl_core.errors import StorageAway, StorageFull, in_its_own_words
 from manyicl_core.objects import ArtifactStore, fetch_weights, open_store
 from manyicl_core.settings import Settings, get_settings, required
-from manyicl_core.store.leases import Claim, LeaseLost, claim_work, give_up_lease
+from manyicl_core.store.leases import Claim, LeaseLost, claim_work
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Leased
+from worker.giving_up import give_up_lost, is_last_attempt
 from worker.heartbeat import Heartbeat
 from worker.process import JobProcess, ProcessDied
 
 _log = structlog.get_logger(__name__)
 
 _DATABASE_PAUSE_SECONDS = 0.5
+
+WORKER_LOST = "worker_lost"
 
 Row = TypeVar("Row", bound=Leased)
 Row_co = TypeVar("Row_co", bound=Leased, covariant=True)
@@ -142,26 +146,58 @@ def _see_through(kind: Kind[Row], claim: Claim[Row], settings: Settings, heartbe
         kind.fail(store, claim, error.code, error.message)
     except StorageFull as error:
         kind.fail(store, claim, "disk_full", error.message)
-    except ProcessDied as error:
+    except (LeaseLost, OperationalError):
+        raise  # somebody else goes on, at once or when the lease has run out
+    except Exception as error:
         if heartbeat.cancelled:
             kind.cancel(store, claim)
         elif heartbeat.lost:
             raise LeaseLost(claim.id) from error
         else:
-            # Killed from outside, for memory perhaps. Whoever takes the work up again counts it as
-            # a loss, and gives up after max_infrastructure_failures.
-            _log.warning("process_died", reason=str(error))
-            heartbeat.let_go()
-            with transaction() as session:
-                give_up_lease(session, claim)
+            _try_again(kind, claim, store, heartbeat, _failure(error))
     else:
         _log.info("succeeded")
+
+
+def _try_again(
+    kind: Kind[Row], claim: Claim[Row], store: ArtifactStore, heartbeat: Heartbeat, failure: WorkFailed
+) -> None:
+    """Leave the work to another attempt, or let it fail when there have been enough of them."""
+    _log.error("attempt_failed", code=failure.code, exc_info=failure.__cause__)
+    if is_last_attempt(claim):
+        kind.fail(store, claim, failure.code, failure.message)
+    else:
+        heartbeat.let_go()
+        give_up_lost(claim, failure.message)
+
+
+def _failure(error: Exception) -> WorkFailed:
+    """What ended an attempt that nobody had asked to end, as the work's failure."""
+    match error:
+        case ProcessDied():
+            failure = WorkFailed(
+                WORKER_LOST,
+                f"the process that computes ended without a word ({error}); look for memory or power trouble on the "
+                "worker, then create it again",
+            )
+        case StorageAway():
+            failure = WorkFailed("storage_away", f"{error.message}; create it again when it does")
+        case OSError(errno=errno.ENOSPC):
+            failure = WorkFailed("disk_full", "the worker's disk is full; free some space and create it again")
+        case _:
+            failure = WorkFailed(
+                "internal_error",
+                f"the worker met an error that it does not know ({in_its_own_words(error)}); its log has the whole "
+                "story; create it again when the cause is gone",
+            )
+    failure.__cause__ = error
+    return failure
 
 
 def _refuse_hopeless(row: Leased, settings: Settings) -> None:
     if row.infrastructure_failures > settings.max_infrastructure_failures:
         raise WorkFailed(
-            "worker_lost",
+            WORKER_LOST,
             f"the worker was lost {row.infrastructure_failures} times; look for memory or power trouble on the "
             "worker, then create it again",
         )

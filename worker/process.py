@@ -1,6 +1,7 @@
 """A trainer or evaluation process, and the progress that it reports."""
 
 import queue
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -56,7 +57,7 @@ class JobProcess:
                 break
             yield parse(line)
         if status := self._process.wait():
-            raise ProcessDied(f"exit status {status}")
+            raise ProcessDied(_how(status))
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -64,3 +65,11 @@ class JobProcess:
             for line in lines:
                 self._lines.put(line)
         self._lines.put(None)
+
+
+def _how(status: int) -> str:
+    """How a process ended, in words."""
+    if status >= 0:
+        return f"exit status {status}"
+    name = f"signal {-status}, {signal.strsignal(-status)}"
+    return f"{name}, as the kernel sends it when memory runs out" if -status == signal.SIGKILL else name

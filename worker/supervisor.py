@@ -3,14 +3,18 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import structlog
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from manyicl_core.contract.progress import CheckpointSaved, Message, Started, StepMetrics, Trained
 from manyicl_core.contract.weights import weight_files
+from manyicl_core.errors import in_its_own_words
 from manyicl_core.objects import ArtifactStore, put_weights, weights_hash, weights_key
+from manyicl_core.store.evaluations.recorder import record_failure_in_job
 from manyicl_core.store.job_states import FINAL
 from manyicl_core.store.jobs import checkpoints, recorder
-from manyicl_core.store.jobs.evaluation import start_evaluation
+from manyicl_core.store.jobs.evaluation import find_evaluation, start_evaluation
 from manyicl_core.store.jobs.parts import Part, parts_of
 from manyicl_core.store.jobs.specs import train_spec
 from manyicl_core.store.leases import Claim, LeaseLost
@@ -20,7 +24,10 @@ from manyicl_core.store.tables import Job
 from manyicl_core.store.tasks.datasets import load_dataset
 from worker.attempt import Attempt, Kind, attempt, fetched_weights, model_folder
 from worker.evaluation import measure
+from worker.giving_up import tell
 from worker.processes import training_command
+
+_log = structlog.get_logger(__name__)
 
 TRAINER = "manyicl_core.training"
 
@@ -53,9 +60,7 @@ class JobRun:
             self._train(part, self._work.scratch / f"training-{part.number}")
         self._evaluate()
         self._work.write(lambda session: recorder.record_success(session, self._claim, self._store, self._parts))
-        if self._job.start_sha256 is not None:
-            # Its model may have been deleted meanwhile.
-            delete_unreferenced(self._store, {self._job.start_sha256})
+        _delete_start(self._store, self._job)
 
     def _train(self, part: Part, folder: Path) -> None:
         with transaction() as session:
@@ -133,13 +138,55 @@ class JobRun:
             if best is not None and best.key is not None:
                 for name in weight_files(best.files):
                     self._store.copy(f"{best.key}/{name}", f"{weights_key(best.weights_sha256)}/{name}")
-            return checkpoints.record_trained(session, self._claim, part, message, digest)
+            dropped = checkpoints.record_trained(session, self._claim, part, message, digest)
+            if part.number == part.count - 1:
+                start_evaluation(session, self._claim, self._tasks, self._parts)
+            return dropped
 
         checkpoints.delete_dropped(self._store, self._work.write(write))
 
 
 def _fail(store: ArtifactStore, claim: Claim[Job], code: str, message: str) -> None:
-    _end_badly(store, claim, lambda session: recorder.record_failure(session, claim, code, message))
+    """Write a failure. A job that is trained succeeds all the same: what failed is only its evaluation."""
+    with transaction() as session:
+        evaluation = find_evaluation(session, claim.id)
+        if evaluation is not None and evaluation.state not in FINAL:
+            record_failure_in_job(session, claim, evaluation.id, code, message)
+    if evaluation is None:
+        _end_badly(store, claim, lambda session: recorder.record_failure(session, claim, code, message))
+    else:
+        _succeed_at_last(store, claim)
+
+
+def _succeed_at_last(store: ArtifactStore, claim: Claim[Job]) -> None:
+    """Record the success of a trained job, without its files where the store does not take them."""
+    with transaction() as session:
+        job = session.get_one(Job, claim.id)
+        parts = checkpoints.trained_parts(session, job.id)
+        session.expunge(job)
+    try:
+        with transaction() as session:
+            recorder.record_success(session, claim, store, parts)
+    except (LeaseLost, OperationalError):
+        raise
+    except Exception as error:
+        _log.exception("result_files_failed")
+        with transaction() as session:
+            tell(
+                session,
+                claim,
+                "warn",
+                f"The result files could not be stored ({in_its_own_words(error)}); the model's own files are at "
+                "/v1/models/{model}/artifacts, its metrics at /v1/fine_tuning/jobs/{job}/metrics",
+            )
+            recorder.record_success(session, claim, None, parts)
+    _delete_start(store, job)
+
+
+def _delete_start(store: ArtifactStore, job: Job) -> None:
+    """The model that the job started from may have been deleted meanwhile, and the job is over."""
+    if job.start_sha256 is not None:
+        delete_unreferenced(store, {job.start_sha256})
 
 
 def _cancel(store: ArtifactStore, claim: Claim[Job]) -> None:

@@ -6,10 +6,10 @@ the fence it claimed; when the work has been claimed again, the write finds no r
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Generic, Literal, TypeVar
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from manyicl_core.store.job_states import ALLOWED, CANCELLED, PAUSED, QUEUED, RUNNING, sources_of
@@ -17,6 +17,8 @@ from manyicl_core.store.tables import Leased
 from manyicl_core.store.usage.service import add_usage, worker_meter
 
 _METERED_EVERY = timedelta(seconds=15)
+_GIVEN_UP = datetime(1970, 1, 1, tzinfo=UTC)
+"""The end of a lease that did not run out: its worker has given it up, and has counted what there was to count."""
 
 Row_co = TypeVar("Row_co", bound=Leased, covariant=True)
 
@@ -45,9 +47,9 @@ def is_claimable(table: type[Leased]) -> ColumnElement[bool]:
 
 
 def claim_work(session: Session, table: type[Row_co], id_: str, lease_seconds: float) -> Claim[Row_co] | None:
-    """Take the work, unless somebody else holds it."""
+    """Take the work, unless somebody else holds it; a lease that has run out is counted as a loss."""
     candidate = select(table.id).where(table.id == id_, is_claimable(table)).with_for_update(skip_locked=True)
-    lost = session.scalar(select(table.state).where(table.id == id_)) == RUNNING
+    ran_out = and_(table.state == RUNNING, table.lease_expires_at > _GIVEN_UP)
     fence = session.execute(
         update(table)
         .where(table.id.in_(candidate))
@@ -57,7 +59,7 @@ def claim_work(session: Session, table: type[Row_co], id_: str, lease_seconds: f
             started_at=func.coalesce(table.started_at, func.now()),
             lease_expires_at=func.now() + timedelta(seconds=lease_seconds),
             metered_at=func.now(),
-            infrastructure_failures=table.infrastructure_failures + (1 if lost else 0),
+            infrastructure_failures=table.infrastructure_failures + case((ran_out, 1), else_=0),
         )
         .returning(table.fence)
     ).scalar()
@@ -84,14 +86,15 @@ def renew_lease(session: Session, claim: Claim[Leased], lease_seconds: float) ->
     return cancel_requested_at is not None
 
 
-def give_up_lease(session: Session, claim: Claim[Leased]) -> None:
-    """Let the work be claimed again at once.
+def give_up_lease(session: Session, claim: Claim[Leased], lost: bool) -> None:
+    """Let the work be claimed again at once; ``lost``: something went wrong, and that is counted.
 
     Raises:
         LeaseLost: the fence has moved on.
     """
     row = hold(session, claim)
-    row.lease_expires_at = session.scalar(select(func.now() - timedelta(microseconds=1)))
+    row.lease_expires_at = _GIVEN_UP
+    row.infrastructure_failures += lost
     meter(session, claim.table, claim.id, goes_on=False)
 
 

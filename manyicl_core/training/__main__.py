@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from manyicl_core.child_process import die_with_parent
-from manyicl_core.job_process import importing_torch, run_reporting
+from manyicl_core.job_process import importing_torch, reporting_failed_imports, run_reporting
 
-with importing_torch():
+with importing_torch(), reporting_failed_imports():
     from torch.distributed import DistError
 
     from manyicl_core.contract.progress import Message
@@ -27,9 +27,13 @@ with importing_torch():
 
 def main(folder: Path) -> int:
     """Run the trainer over ``folder``."""
+    return run_reporting(_of_this_process(_train(folder)))
+
+
+def _train(folder: Path) -> Iterator[Message]:
     spec = TrainSpec.model_validate_json((folder / "spec.json").read_text(encoding="utf-8"))
     checkpoint, best = (path if path.exists() else None for path in (folder / "checkpoint", folder / "best"))
-    return run_reporting(_of_this_process(train(spec, folder, checkpoint, best)))
+    yield from train(spec, folder, checkpoint, best)
 
 
 def _of_this_process(messages: Iterable[Message]) -> Iterator[Message]:

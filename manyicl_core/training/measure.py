@@ -12,9 +12,9 @@ from pathlib import Path
 
 _STARTED = time.monotonic()  # before torch is imported: that takes most of a trainer's start
 
-from manyicl_core.job_process import importing_torch, run_reporting  # noqa: E402
+from manyicl_core.job_process import importing_torch, reporting_failed_imports, run_reporting  # noqa: E402
 
-with importing_torch():
+with importing_torch(), reporting_failed_imports():
     import numpy as np
     import torch
 
@@ -137,8 +137,12 @@ def _wait_for(device: torch.device) -> None:
 
 def main(folder: Path) -> int:
     """Measure what ``folder/spec.json`` would train."""
+    return run_reporting(_measure(folder))
+
+
+def _measure(folder: Path) -> Iterator[Measured]:
     spec = TrainSpec.model_validate_json((folder / "spec.json").read_text(encoding="utf-8"))
-    return run_reporting(measure(spec, folder, _STARTED))
+    yield from measure(spec, folder, _STARTED)
 
 
 if __name__ == "__main__":

@@ -83,6 +83,7 @@ def test_a_waiting_evaluation_is_cancelled_at_once_and_cancelling_twice_is_harml
         ({"forgetting": "yes"}, "forgetting"),
         ({"speed": 9}, "speed"),
         ({"tasks": ["sum", "unheard"]}, "tasks.1"),
+        ({"tasks": []}, "tasks"),
         ({"training_file": None}, "training_file"),
         ({"validation_file": None}, "validation_file"),
         ({"validation_file": "file-missing"}, "validation_file"),

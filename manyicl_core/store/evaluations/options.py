@@ -28,12 +28,12 @@ class CreateEvaluation(EvaluationOptions):
 
     The tasks are those of the first fine-tuned model's job, or come from a training file
     (demonstrations) and a validation file (queries), with ``task_definitions`` as a job has them.
-    ``tasks`` names those to measure.
+    ``tasks`` names those to measure; with ``forgetting`` there may be none, and the plain text alone is measured.
     """
 
     model: _Id | None = None
     models: Annotated[list[_Id], Field(min_length=1, max_length=16)] | None = None
-    tasks: Annotated[list[_Id], Field(min_length=1, max_length=MAX_TASKS)] | None = None
+    tasks: Annotated[list[_Id], Field(max_length=MAX_TASKS)] | None = None
     training_file: str | None = Field(default=None, max_length=64)
     validation_file: str | None = Field(default=None, max_length=64)
     task_definitions: list[TaskDefinition] = Field(default=[], max_length=MAX_TASKS)

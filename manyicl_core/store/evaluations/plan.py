@@ -1,5 +1,7 @@
 """What an evaluation has to measure, from its row alone."""
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 
 from manyicl_core.contract.evaluation_spec import CurvePoint, Point
@@ -67,3 +69,17 @@ def planned_measurements(evaluation: Evaluation) -> int:
 def weights_hashes(evaluation: Evaluation) -> set[str]:
     """The weights that an evaluation needs, base model's aside."""
     return {weights.weights_sha256 for weights in evaluated_weights(evaluation) if weights.weights_sha256 is not None}
+
+
+def repetitions(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Bodies of ``POST /v1/evaluations`` that measure a job's models again: one for all, or one a dedicated model."""
+    base, *made = evaluated_weights(evaluation)
+    return [
+        {
+            "models": [base.name, weights.name],
+            "tasks": [task for task in evaluation.tasks if weights.answers(task)],
+            **evaluation.options,
+            "seed": evaluation.seed,
+        }
+        for weights in made
+    ]

@@ -3,6 +3,7 @@
 The claim is the evaluation's own, or that of the job whose evaluation it is.
 """
 
+import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from manyicl_core.contract.progress import CurveResult, EvaluationResult, PlainTextResult
 from manyicl_core.objects import ArtifactStore
+from manyicl_core.store.evaluations.plan import repetitions
 from manyicl_core.store.evaluations.predictions import prediction_lines
 from manyicl_core.store.evaluations.reports import read_report
 from manyicl_core.store.evaluations.schemas import ComparisonObject, MeanObject
@@ -39,6 +41,7 @@ def record_result(
     row = insert(ResultRow).values(evaluation_id=evaluation.id, items_key=items_key, **values)
     if session.execute(row.on_conflict_do_nothing().returning(ResultRow.k)).scalar() is None:
         return
+    _forget_losses(session, claim)
     text = (
         f"Evaluated {message.task} ({message.role}) at k={message.k}: {message.metric} "
         f"{message.value:.3f} [{message.low:.3f}, {message.high:.3f}], {message.model}"
@@ -51,6 +54,7 @@ def record_curve(session: Session, claim: Claim[Leased], evaluation_id: str, mes
     evaluation = _held(session, claim, evaluation_id)
     row = insert(EvaluationCurve).values(evaluation_id=evaluation.id, **message.model_dump(exclude={"type"}))
     if session.execute(row.on_conflict_do_nothing().returning(EvaluationCurve.task)).scalar() is not None:
+        _forget_losses(session, claim)
         text = f"Evaluated {message.task} at every k up to {len(message.exact_match) - 1}, {message.model}"
         _tell(session, evaluation, text, message.model_dump())
 
@@ -60,6 +64,7 @@ def record_plain_text(session: Session, claim: Claim[Leased], evaluation_id: str
     evaluation = _held(session, claim, evaluation_id)
     row = insert(PlainText).values(evaluation_id=evaluation.id, **message.model_dump(exclude={"type"}))
     if session.execute(row.on_conflict_do_nothing().returning(PlainText.model)).scalar() is not None:
+        _forget_losses(session, claim)
         text = f"Plain text: cross-entropy {message.cross_entropy:.3f} nats a token, {message.model}"
         _tell(session, evaluation, text, message.model_dump())
 
@@ -92,16 +97,26 @@ def record_cancelled(session: Session, claim: Claim[Evaluation]) -> None:
     _cancel(session, hold(session, claim))
 
 
-def end_with_job(session: Session, job_id: str, state: str, code: str | None, message: str | None) -> None:
-    """A job that fails or is cancelled takes its evaluation along; the caller holds the job."""
+def record_failure_in_job(session: Session, claim: Claim[Leased], evaluation_id: str, code: str, message: str) -> None:
+    """The evaluation of a job has failed, which keeps its models: tell there how it can be repeated."""
+    evaluation = _held(session, claim, evaluation_id)
+    _fail(session, evaluation, code, message)
+    first, *others = repetitions(evaluation)
+    text = (
+        f"The evaluation {evaluation.id} failed ({code}): {message}. The model is kept. To measure it again, "
+        f"POST /v1/evaluations with {json.dumps(first, ensure_ascii=False)}"
+    )
+    if others:
+        text += f", and for the models of the other {len(others)} tasks with what this event's data has under `repeat`"
+    data = {"evaluation": evaluation.id, "code": code, "repeat": [first, *others]}
+    add_event(session, claim.id, "warn", text, "message", data)
+
+
+def cancel_with_job(session: Session, job_id: str) -> None:
+    """A job that is cancelled takes its evaluation along; the caller holds the job."""
     evaluation = session.scalar(select(Evaluation).where(Evaluation.job_id == job_id).with_for_update())
-    if evaluation is None or evaluation.state in FINAL:
-        return
-    if state == CANCELLED:
+    if evaluation is not None and evaluation.state not in FINAL:
         _cancel(session, evaluation)
-    else:
-        assert state == FAILED and code is not None and message is not None
-        _fail(session, evaluation, code, message)
 
 
 def _held(session: Session, claim: Claim[Leased], evaluation_id: str) -> Evaluation:
@@ -113,6 +128,11 @@ def _held(session: Session, claim: Claim[Leased], evaluation_id: str) -> Evaluat
     evaluation = session.get_one(Evaluation, evaluation_id)
     assert evaluation.job_id == row.id
     return evaluation
+
+
+def _forget_losses(session: Session, claim: Claim[Leased]) -> None:
+    """Something comes of the attempts: what was lost before does not count against the next."""
+    hold(session, claim).infrastructure_failures = 0
 
 
 def _fail(session: Session, evaluation: Evaluation, code: str, message: str) -> None:

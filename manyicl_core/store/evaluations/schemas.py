@@ -164,9 +164,6 @@ class EvaluationEventObject(BaseModel):
 
 def evaluation_object(evaluation: Evaluation, report: Report) -> EvaluationObject:
     """A row as the API shows it."""
-    error = None
-    if evaluation.error_code is not None:
-        error = EvaluationError(code=evaluation.error_code, message=evaluation.error_message or "")
     return EvaluationObject(
         id=evaluation.id,
         created_at=int(evaluation.created_at.timestamp()),
@@ -187,8 +184,15 @@ def evaluation_object(evaluation: Evaluation, report: Report) -> EvaluationObjec
         plain_text=[PlainTextObject.model_validate(row, from_attributes=True) for row in report.plain_text],
         forgetting_report=forgetting_report(evaluation, report),
         result_files=evaluation.result_files,
-        error=error,
+        error=evaluation_error(evaluation),
     )
+
+
+def evaluation_error(evaluation: Evaluation) -> EvaluationError | None:
+    """Why it failed, if it has."""
+    if evaluation.error_code is None:
+        return None
+    return EvaluationError(code=evaluation.error_code, message=evaluation.error_message or "")
 
 
 def comparisons(evaluation: Evaluation) -> list[ComparisonObject]:

@@ -54,7 +54,7 @@ def create_evaluation(session: Session, store: ArtifactStore, project_id: str, r
             EvaluatedWeights(name=name, weights_sha256=model.weights_sha256).model_dump()
             for name, model in models.items()
         ],
-        tasks=_measured_tasks(tasks, request.tasks),
+        tasks=_measured_tasks(tasks, request),
         options=stored_options(request, request.forgetting),
         seed=request.seed if request.seed is not None else secrets.randbelow(2**31),
     )
@@ -147,8 +147,9 @@ def _tasks_of_files(
     return tasks
 
 
-def _measured_tasks(tasks: list[Task], asked: list[str] | None) -> list[str]:
-    """The names of the tasks to measure: those asked for, or all that have queries."""
+def _measured_tasks(tasks: list[Task], request: CreateEvaluation) -> list[str]:
+    """The names of the tasks to measure: those asked for, or all that have queries; none beside the plain text."""
+    asked = request.tasks
     queries = {task.definition.name: len(task.queries) for task in tasks}
     for index, name in enumerate(asked or []):
         if name not in queries:
@@ -161,12 +162,15 @@ def _measured_tasks(tasks: list[Task], asked: list[str] | None) -> list[str]:
             )
     wanted = set(queries if asked is None else asked)
     measured = [name for name, count in queries.items() if count and name in wanted]
-    if not measured:
-        raise InvalidRequest(
-            "no task has queries: the model's job had no validation file; give a training_file and a validation_file",
-            "validation_file",
-        )
-    return measured
+    if measured or request.forgetting:
+        return measured
+    if asked is not None:
+        raise InvalidRequest("tasks: the list is empty; name some, or measure `forgetting` alone", "tasks")
+    raise InvalidRequest(
+        "no task has queries: the model's job had no validation file; give a training_file and a validation_file, "
+        "or measure `forgetting` alone",
+        "validation_file",
+    )
 
 
 def get_evaluation(session: Session, project_id: str, evaluation_id: str) -> Evaluation:

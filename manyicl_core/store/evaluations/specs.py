@@ -34,12 +34,12 @@ def evaluation_spec(
             select(EvaluationResult.model, EvaluationResult.task, EvaluationResult.k).where(
                 EvaluationResult.evaluation_id == evaluation.id
             )
-        ).tuples()
+        )
     )
     curves = set(
         session.execute(
             select(EvaluationCurve.model, EvaluationCurve.task).where(EvaluationCurve.evaluation_id == evaluation.id)
-        ).tuples()
+        )
     )
     texts = set(session.scalars(select(PlainText.model).where(PlainText.evaluation_id == evaluation.id)))
     return EvaluationSpec(

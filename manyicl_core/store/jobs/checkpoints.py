@@ -62,7 +62,7 @@ def record_checkpoint(
 ) -> list[Dropped]:
     """A checkpoint lies complete under ``key``; gives what older ones leave behind."""
     job = hold(session, claim)
-    session.execute(
+    recorded = session.execute(
         insert(Checkpoint)
         .values(
             id=new_id("ftckpt_"),
@@ -76,7 +76,10 @@ def record_checkpoint(
             files=files,
         )
         .on_conflict_do_nothing()
-    )
+        .returning(Checkpoint.id)
+    ).scalar()
+    if recorded is not None:  # something comes of the attempts: what was lost before does not count against the next
+        job.infrastructure_failures = 0
     rows = _restorable_rows(session, job.id, part.task)
     best = _best(rows)
     return _drop(session, [row for row in rows[KEPT:] if row is not best])
@@ -109,6 +112,13 @@ def final_checkpoint(session: Session, job_id: str, task: str | None) -> Checkpo
     )
 
 
+def trained_parts(session: Session, job_id: str) -> list[Part]:
+    """The parts of a job that are trained, in their order."""
+    query = select(Checkpoint.task).where(Checkpoint.job_id == job_id, Checkpoint.final).order_by(Checkpoint.step)
+    tasks = session.scalars(query).all()
+    return [Part(number, len(tasks), task) for number, task in enumerate(tasks)]
+
+
 def record_trained(session: Session, claim: Claim[Job], part: Part, message: Trained, sha256: str) -> list[Dropped]:
     """A part is trained: its last step and its best one stay as weights, which lie in the store."""
     job = hold(session, claim)
@@ -128,6 +138,7 @@ def record_trained(session: Session, claim: Claim[Job], part: Part, message: Tra
         .values(id=new_id("ftckpt_"), job_id=job.id, step=step, task=part.task, best=False, **last)
         .on_conflict_do_update(index_elements=["job_id", "step"], set_=last)
     )
+    job.infrastructure_failures = 0
     if part.number == 0:
         job.weights_sha256 = sha256
     job.peak_memory_bytes = max(message.peak_memory_bytes, job.peak_memory_bytes or 0)

@@ -4,7 +4,7 @@ from sqlalchemy.orm import Session
 
 from manyicl_core.errors import Conflict
 from manyicl_core.store.creations import forget_made
-from manyicl_core.store.evaluations.recorder import end_with_job
+from manyicl_core.store.evaluations.recorder import cancel_with_job
 from manyicl_core.store.events import add_event
 from manyicl_core.store.job_states import CANCELLED, FINAL, PAUSED
 from manyicl_core.store.jobs.checkpoints import LeftBehind, forget_checkpoints
@@ -29,7 +29,7 @@ def cancel_job(session: Session, project_id: str, job_id: str) -> tuple[Job, Lef
     forget_made(session, job.id)
     if done == "cancelled":
         # A paused job may have been trained and measured in part.
-        end_with_job(session, job.id, CANCELLED, None, None)
+        cancel_with_job(session, job.id)
         left = forget_checkpoints(session, job.id)
         add_event(session, job.id, "info", "The job was cancelled while it waited")
         announce(session, project_id, "fine_tuning.job.cancelled", job.id)

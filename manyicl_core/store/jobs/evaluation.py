@@ -23,8 +23,7 @@ def start_evaluation(session: Session, claim: Claim[Job], tasks: list[Task], par
     tasks with queries can be measured; a dedicated job has no model for its held-out tasks.
     """
     job = hold(session, claim)
-    evaluation = session.scalar(select(Evaluation).where(Evaluation.job_id == job.id))
-    if evaluation is not None:
+    if (evaluation := find_evaluation(session, job.id)) is not None:
         return evaluation
     options = ManyiclOptions.model_validate(job.options).evaluation
     made = [_made_model(session, job, part) for part in parts]
@@ -47,6 +46,11 @@ def start_evaluation(session: Session, claim: Claim[Job], tasks: list[Task], par
     session.flush()
     add_evaluation_event(session, evaluation.id, "info", f"Created evaluation {evaluation.id} of job {job.id}")
     return evaluation
+
+
+def find_evaluation(session: Session, job_id: str) -> Evaluation | None:
+    """The job's evaluation; there is one as soon as all parts are trained."""
+    return session.scalar(select(Evaluation).where(Evaluation.job_id == job_id))
 
 
 def _made_model(session: Session, job: Job, part: Part) -> EvaluatedWeights:

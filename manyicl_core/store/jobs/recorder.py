@@ -1,5 +1,6 @@
 """What a running job's supervisor writes: every write locks the row and checks the fence."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ from sqlalchemy.orm import Session
 from manyicl_core.contract.progress import Started, StepMetrics
 from manyicl_core.method.encoding import ENCODER_VERSION, template_hash
 from manyicl_core.objects import ArtifactStore
-from manyicl_core.store.evaluations.recorder import end_with_job
+from manyicl_core.store.evaluations.recorder import cancel_with_job
 from manyicl_core.store.events import add_event
 from manyicl_core.store.job_states import CANCELLED, FAILED, SUCCEEDED
 from manyicl_core.store.jobs.checkpoints import final_checkpoint
@@ -102,8 +103,15 @@ def _metrics(message: StepMetrics) -> dict[str, Any]:
     return values
 
 
-def record_success(session: Session, claim: Claim[Job], store: ArtifactStore, parts: list[Part]) -> None:
-    """The job is over: its models can be named, its metrics are a file."""
+def record_success(session: Session, claim: Claim[Job], store: ArtifactStore | None, parts: Sequence[Part]) -> None:
+    """The job is over: its models can be named, its metrics and its weights are files.
+
+    Args:
+        session: writes.
+        claim: the right to.
+        store: where the files go; None: it does not take them, and the models are all that is left.
+        parts: all that the job trained.
+    """
     job = hold(session, claim)
     project = session.get_one(Project, job.project_id)
     archives = []
@@ -118,12 +126,14 @@ def record_success(session: Session, claim: Claim[Job], store: ArtifactStore, pa
             session.add(_model(job, checkpoint_model_id(name, checkpoint.step), checkpoint, checkpoint.step))
         session.add(_model(job, name, final, None))
         add_event(session, job.id, "info", f"New fine-tuned model created: {name}")
-        archives.append(weights_file(session, store, job, final))
+        if store is not None:
+            archives.append(weights_file(session, store, job, final))
         if part.task is not None:
             job.models = {**job.models, part.task: name}
         if part.number == 0:
             job.fine_tuned_model = name
-    job.result_files = [metrics_file(session, store, job), *archives]
+    if store is not None:
+        job.result_files = [metrics_file(session, store, job), *archives]
     _finish(session, job, SUCCEEDED, "info", "Fine-tuning job successfully completed")
 
 
@@ -149,14 +159,13 @@ def record_failure(session: Session, claim: Claim[Job], code: str, message: str)
     job = hold(session, claim)
     job.error_code = code
     job.error_message = message
-    end_with_job(session, job.id, FAILED, code, message)
     _finish(session, job, FAILED, "error", f"The job failed ({code}): {message}")
 
 
 def record_cancelled(session: Session, claim: Claim[Job]) -> None:
     """The trainer is stopped, as was asked."""
     job = hold(session, claim)
-    end_with_job(session, job.id, CANCELLED, None, None)
+    cancel_with_job(session, job.id)
     _finish(session, job, CANCELLED, "info", "The job was cancelled")
 
 

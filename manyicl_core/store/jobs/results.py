@@ -11,9 +11,11 @@ from manyicl_core.store.evaluations.plan import evaluated_weights
 from manyicl_core.store.evaluations.reports import Report, read_reports
 from manyicl_core.store.evaluations.schemas import (
     ComparisonObject,
+    EvaluationError,
     ForgettingObject,
     ResultObject,
     comparisons,
+    evaluation_error,
     forgetting_report,
 )
 from manyicl_core.store.tables import Evaluation, Job
@@ -33,6 +35,8 @@ class JobEvaluation:
     """What a job's evaluation has found so far."""
 
     id: str
+    status: str
+    error: EvaluationError | None
     results: list[PairedResult]
     forgetting: list[ForgettingObject]
 
@@ -63,7 +67,9 @@ def _job_evaluation(evaluation: Evaluation, report: Report) -> JobEvaluation:
         base, tuned = evaluation.base_model, tuned_model(evaluation, task)
         if base in by_model and tuned in by_model:
             pairs.append(PairedResult(by_model[base], by_model[tuned], differences.get((task, k))))
-    return JobEvaluation(evaluation.id, pairs, forgetting_report(evaluation, report))
+    return JobEvaluation(
+        evaluation.id, evaluation.state, evaluation_error(evaluation), pairs, forgetting_report(evaluation, report)
+    )
 
 
 def tuned_model(evaluation: Evaluation, task: str) -> str:

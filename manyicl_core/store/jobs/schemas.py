@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from manyicl_core.store import job_states
-from manyicl_core.store.evaluations.schemas import ForgettingObject
+from manyicl_core.store.evaluations.schemas import EvaluationError, ForgettingObject
 from manyicl_core.store.jobs.results import JobEvaluation, PairedResult
 from manyicl_core.store.tables import Job, JobEvent
 from manyicl_core.store.tables.events import EventType, Level
@@ -61,7 +61,7 @@ class ManyiclJob(BaseModel):
     """What OpenAI's object has no place for.
 
     ``status`` is the job's state, of which OpenAI's clients do not know ``paused``; ``models`` are a
-    dedicated job's, by task.
+    dedicated job's, by task. A job succeeds though its evaluation fails: ``evaluation_error`` says why.
     """
 
     status: str
@@ -71,6 +71,8 @@ class ManyiclJob(BaseModel):
     weights_sha256: str | None
     models: dict[str, str]
     evaluation: str | None
+    evaluation_status: str | None
+    evaluation_error: EvaluationError | None
     results: list[JobResultObject]
     forgetting: list[ForgettingObject]
 
@@ -175,6 +177,8 @@ def job_object(job: Job, evaluation: JobEvaluation | None) -> JobObject:
             weights_sha256=job.weights_sha256,
             models=job.models,
             evaluation=evaluation.id if evaluation else None,
+            evaluation_status=evaluation.status if evaluation else None,
+            evaluation_error=evaluation.error if evaluation else None,
             results=[_result_object(pair) for pair in evaluation.results] if evaluation else [],
             forgetting=evaluation.forgetting if evaluation else [],
         ),
