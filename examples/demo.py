@@ -173,9 +173,8 @@ def tell_how_to_go_on(connection: dict[str, str], job: FineTuningJob, pid: int |
 import json, openai
 where = json.load(open(".demo/connection.json"))
 client = openai.OpenAI(**where)
-task = {{"manyicl": {{"task": "support_triage"}}}}
 query = [{{"role": "user", "content": "The parcel arrived, but the lamp inside is broken."}}]
-answer = client.chat.completions.create(model="{job.fine_tuned_model}", messages=query, extra_body=task)
+answer = client.chat.completions.create(model="{job.fine_tuned_model}:support_triage", messages=query)
 print(answer.choices[0].message.content)
 """,
         markup=False,

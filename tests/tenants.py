@@ -9,6 +9,8 @@ from sqlalchemy.orm import Session
 
 from manyicl_core.ids import new_id
 from manyicl_core.method.encoding import ENCODER_VERSION, template_hash
+from manyicl_core.method.tasks import TaskDefinition
+from manyicl_core.store.models.task_ids import task_model_id
 from manyicl_core.store.projects.schemas import SCOPES
 from manyicl_core.store.projects.service import authenticate, create_key, get_or_create_project
 from manyicl_core.store.session import transaction
@@ -113,6 +115,7 @@ def _found_in_the_tables(session: Session, ids: dict[str, str]) -> dict[str, str
         adaptation="lora",
         weights_sha256=weights,
         dataset=job.dataset,
+        tasks=[TaskDefinition(name="sum").model_dump()],
         trained_tokens=128,
         encoder_version=ENCODER_VERSION,
         template_hash=template_hash(),
@@ -143,6 +146,7 @@ def _found_in_the_tables(session: Session, ids: dict[str, str]) -> dict[str, str
     found = {name: session.scalars(query.limit(1)).one() for name, query in stories.items()}
     made = {
         "model": model.id,
+        "task_model": task_model_id(model.id, "sum"),
         "checkpoint": checkpoint.id,
         "permission_id": permission.id,
         "delivery": delivery.id,

@@ -9,6 +9,8 @@ from manyicl_core.objects import open_store, put_weights
 from manyicl_core.settings import get_settings
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Job, Model
+from manyicl_core.store.tasks.datasets import load_dataset
+from manyicl_core.store.tasks.task_models import kept_definitions
 from tests.jobs import create_job
 from tests.services import BASE_MODEL
 from tests.unit.random_adapter import save_random_adapter
@@ -16,7 +18,8 @@ from tests.unit.random_adapter import save_random_adapter
 
 def add_tuned_model(client: OpenAI, tiny_model: Path, folder: Path) -> str:
     """Make a job and, in its name, a model; gives the model's id."""
-    weights = put_weights(open_store(str(get_settings().storage_url)), save_random_adapter(tiny_model, folder, 11))
+    store = open_store(str(get_settings().storage_url))
+    weights = put_weights(store, save_random_adapter(tiny_model, folder, 11))
     job_id = create_job(client, evaluate=False).id
     model_id = f"ft:{BASE_MODEL}:{job_id}"
     with transaction() as session:
@@ -30,6 +33,7 @@ def add_tuned_model(client: OpenAI, tiny_model: Path, folder: Path) -> str:
                 adaptation="lora",
                 weights_sha256=weights,
                 dataset=job.dataset,
+                tasks=kept_definitions(load_dataset(store, job.dataset), None),
                 trained_tokens=128,
                 encoder_version=ENCODER_VERSION,
                 template_hash=template_hash(),

@@ -35,8 +35,9 @@ _BODIES: dict[str, type[Body]] = {
 class BodyCheck:
     """Refuses bodies that could not be answered, whatever the engine says; looks once for what many name."""
 
-    def __init__(self, project_id: str, endpoint: str) -> None:
+    def __init__(self, project_id: str, artifacts: ArtifactStore, endpoint: str) -> None:
         self._project_id = project_id
+        self._artifacts = artifacts
         self._endpoint = endpoint
         self._found: dict[tuple[str, str | bool | None, str | None], UserError | None] = {}
 
@@ -57,7 +58,7 @@ class BodyCheck:
 
     def _find(self, body: Body) -> UserError | None:
         try:
-            find_target(self._project_id, body.model, body.manyicl)
+            find_target(self._project_id, self._artifacts, body.model, body.manyicl)
         except UserError as error:
             return error if error.retry_after_ms is None else None
         except DataError:

@@ -51,7 +51,7 @@ def run_batch(batch_id: str) -> None:
 def _run(work: Attempt[Batch]) -> None:
     requests = fetch_input(work.store, work.row.id, work.scratch)
     if work.row.total is None:
-        checked = check_file(requests, work.row.endpoint, BodyCheck(work.row.project_id, work.row.endpoint))
+        checked = check_file(requests, work.row.endpoint, BodyCheck(work.row.project_id, work.store, work.row.endpoint))
         if checked.problems:
             work.write(lambda session: recorder.record_invalid(session, work.claim, checked.problems))
             delete_work_files(work.store, work.row.id)

@@ -1,4 +1,4 @@
-"""Models: list, retrieve, delete; contexts that answer are models too."""
+"""Models: list, retrieve, delete; tasks of models, and contexts that answer, are models too."""
 
 from fastapi import APIRouter, BackgroundTasks
 from starlette.convertors import PathConvertor, register_url_convertor
@@ -12,6 +12,7 @@ from manyicl_core.store.models.schemas import ModelDeleted, ModelObject
 from manyicl_core.store.models.weights import delete_unreferenced
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tasks.datasets import delete_unreferenced_dataset
+from manyicl_core.store.tasks.task_models import find_task_model, list_task_models, task_model_object
 
 router = APIRouter(prefix="/models", tags=["models"])
 
@@ -26,19 +27,22 @@ register_url_convertor("model_id", _ModelId())
 
 
 @router.get("")
-def list_models(caller: ReaderDep) -> ListObject[ModelObject]:
-    """All that the project may name: the base model, its fine-tuned ones, its contexts that answer."""
+def list_models(caller: ReaderDep, artifacts: ArtifactsDep) -> ListObject[ModelObject]:
+    """All that the project may name: the base model, its fine-tuned ones, their tasks, its contexts that answer."""
     with transaction() as session:
         models = service.list_models(session, caller.project_id)
-        return list_object([*models, *list_context_models(session, caller.project_id)])
+        tasks = list_task_models(session, artifacts, caller.project_id)
+        return list_object([*models, *tasks, *list_context_models(session, caller.project_id)])
 
 
 @router.get("/{model:model_id}")
-def retrieve_model(caller: ReaderDep, model: str) -> ModelObject:
+def retrieve_model(caller: ReaderDep, artifacts: ArtifactsDep, model: str) -> ModelObject:
     """One model."""
     with transaction() as session:
         if model.startswith(CONTEXT_PREFIX):
             return get_context_model(session, caller.project_id, model)
+        if task := find_task_model(session, artifacts, caller.project_id, model):
+            return task_model_object(task)
         return service.get_model(session, caller.project_id, model)
 
 

@@ -29,12 +29,13 @@ def answer_id() -> str:
 
 def chat_answer(call: EngineCall, body: CreateChatCompletion, answer: dict[str, Any]) -> ChatCompletion:
     """The engine's whole ``answer`` in OpenAI's shape."""
-    manyicl = None if call.prompt is None else told(call.prompt, answer["usage"])
+    manyicl = call.told(answer["usage"])
     if call.path == LABEL_SCORES:
         [scores] = answer["scores"]
         choices = _drawn_choices(call, body, scores)
-        assert manyicl is not None
-        manyicl["label_probabilities"] = dict(zip(_labels(call), probabilities(scores), strict=True))
+        assert call.prompt is not None
+        of_label = dict(zip(_labels(call), probabilities(scores), strict=True))
+        manyicl = {**told(call.prompt, answer["usage"]), "label_probabilities": of_label}
     else:
         choices = [_choice(call, body, choice) for choice in answer["choices"]]
     return {

@@ -6,6 +6,7 @@ from typing import Any
 from manyicl_core.answers.answer_text import AnswerText, JsonText, MatchedText, PlainText, StoppedText
 from manyicl_core.answers.chat_request import CreateChatCompletion
 from manyicl_core.answers.conversation import read_conversation
+from manyicl_core.answers.objects import PlainTold, Told, Usage
 from manyicl_core.answers.prompts import (
     LABEL_SCORES,
     Target,
@@ -15,12 +16,16 @@ from manyicl_core.answers.prompts import (
     hosted_fields,
     label_scores_body,
     prompts_behind,
+    told,
 )
 from manyicl_core.errors import InvalidRequest
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.contexts.service import ANSWER_ROOM, HostedPrompt
 
 _DEFAULT_CHAT_TOKENS = 512
+_DEFAULT_TUNED_TOKENS = 64
+"""Of a tuned model without a task: it learnt answers of a line, and none that ends a chat."""
+
 # What works token by token, with the value at which it does nothing.
 _WITHOUT_LABEL_PROBABILITIES: dict[str, Any] = {
     "logprobs": False,
@@ -41,12 +46,18 @@ class EngineCall:
     Attributes:
         prompt: is there when it stands behind demonstrations.
         stops: what ends the answer to such a prompt, as the client reads it.
+        plain: what is told of a tuned model where no demonstrations stand before the prompt.
     """
 
     path: str
     body: dict[str, Any]
     prompt: HostedPrompt | None = None
     stops: tuple[str, ...] = ()
+    plain: PlainTold | None = None
+
+    def told(self, usage: Usage | None = None) -> Told | PlainTold | None:
+        """The answer's ``manyicl`` object; with the engine's ``usage`` at the end."""
+        return self.plain if self.prompt is None else told(self.prompt, usage)
 
     def new_text(self) -> PlainText:
         """What turns the engine's text into the answer."""
@@ -74,7 +85,7 @@ def chat_call(project_id: str, artifacts: ArtifactStore, body: CreateChatComplet
         InvalidRequest: the body cannot be answered; the error names the field.
         NotReady: the context that it names is being made.
     """
-    target = find_target(project_id, body.model, body.manyicl)
+    target = find_target(project_id, artifacts, body.model, body.manyicl)
     if not target.hosted:
         return _chat_call(target, body, priority)
     conversation = read_conversation(body.messages)
@@ -97,11 +108,11 @@ def _chat_call(target: Target, body: CreateChatCompletion, priority: int) -> Eng
             for message in body.messages
         ],
         "temperature": 1.0 if body.temperature is None else body.temperature,
-        "max_tokens": body.answer_tokens(_DEFAULT_CHAT_TOKENS),
+        "max_tokens": body.answer_tokens(_DEFAULT_TUNED_TOKENS if target.is_tuned_alone else _DEFAULT_CHAT_TOKENS),
     }
     if body.logprobs:
         request |= {"logprobs": True, "top_logprobs": body.top_logprobs or 0}
-    return EngineCall("/v1/chat/completions", request)
+    return EngineCall("/v1/chat/completions", request, plain=target.told_plain())
 
 
 def _query_call(target: Target, prompt: HostedPrompt, body: CreateChatCompletion, priority: int) -> EngineCall:

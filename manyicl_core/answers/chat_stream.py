@@ -12,8 +12,8 @@ from manyicl_core.answers.chat_call import EngineCall
 from manyicl_core.answers.chat_request import CreateChatCompletion
 from manyicl_core.answers.grammars import naming_the_field
 from manyicl_core.answers.logprobs import chat_logprobs
-from manyicl_core.answers.objects import ChatLogprobs, Told
-from manyicl_core.answers.prompts import LABEL_SCORES, told
+from manyicl_core.answers.objects import ChatLogprobs, PlainTold, Told
+from manyicl_core.answers.prompts import LABEL_SCORES
 from manyicl_core.engines.client import StreamingEngine
 
 
@@ -42,13 +42,12 @@ async def _written_answer(
     engine: StreamingEngine, call: EngineCall, body: CreateChatCompletion
 ) -> AsyncGenerator[dict[str, Any], None]:
     texts: defaultdict[int, PlainText] = defaultdict(call.new_text)
-    manyicl = None if call.prompt is None else told(call.prompt)
+    manyicl = call.told()
     async with aclosing(engine.stream(call.path, call.body)) as parts:
         async for part in parts:
             if not part["choices"]:  # the others say how much it is so far
                 usage = part["usage"]
-                whole = None if call.prompt is None else told(call.prompt, usage)
-                yield {"choices": [], "usage": usage, "manyicl": whole}
+                yield {"choices": [], "usage": usage, "manyicl": call.told(usage)}
             for choice in part["choices"]:
                 index, finish = choice["index"], choice.get("finish_reason")
                 if index in texts and texts[index].stopped:
@@ -86,7 +85,7 @@ def _new_text(choice: dict[str, Any]) -> str:
 
 
 def _chunk(
-    manyicl: Told | None,
+    manyicl: Told | PlainTold | None,
     index: int,
     delta: dict[str, str],
     finish: str | None = None,

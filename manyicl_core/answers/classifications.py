@@ -61,7 +61,7 @@ def classification_call(
     project_id: str, artifacts: ArtifactStore, body: CreateClassification, priority: int = 0
 ) -> ClassificationCall:
     """The call that answers ``body``; arguments and errors are those of ``chat_call``."""
-    target = find_target(project_id, body.model, body.manyicl)
+    target = find_target(project_id, artifacts, body.model, body.manyicl)
     if not target.hosted:
         raise InvalidRequest("manyicl: this field is required; name a task or give a context with labels", "manyicl")
     prompts = prompts_behind(artifacts, target, body.input, "input")

@@ -14,7 +14,6 @@ from manyicl_core.answers.completion_request import CreateCompletion
 from manyicl_core.answers.grammars import naming_the_field
 from manyicl_core.answers.logprobs import until_stop
 from manyicl_core.answers.objects import TextChoice, TextCompletion, TextLogprobs
-from manyicl_core.answers.prompts import told
 from manyicl_core.engines.client import CompletionEngine, StreamingEngine
 
 _PATH = "/v1/completions"
@@ -24,7 +23,7 @@ async def answer_completion(engine: CompletionEngine, call: CompletionCall, body
     """The whole answer to ``body``, whose call is ``call``; the errors are those of the engine."""
     with naming_the_field(call.body):
         answer = await engine.complete(_PATH, call.body)
-    manyicl = None if call.hosted is None else told(call.hosted, answer["usage"])
+    manyicl = call.told(answer["usage"])
     choices = [_whole_choice(call, body.n or 1, choice) for choice in answer["choices"]]
     return {
         "id": _id(),
@@ -51,7 +50,7 @@ async def stream_completion(
     head = {"id": _id(), "object": "text_completion", "created": int(time.time()), "model": body.model}
     texts: defaultdict[int, PlainText] = defaultdict(call.new_text)
     logprobs: defaultdict[int, CompletionLogprobs] = defaultdict(lambda: CompletionLogprobs(call.special))
-    manyicl = None if call.hosted is None else told(call.hosted)
+    manyicl = call.told()
     with naming_the_field(call.body):
         async with aclosing(engine.stream(_PATH, call.body)) as parts:
             async for part in parts:
@@ -68,8 +67,7 @@ async def stream_completion(
                     yield {**head, "choices": [shown], "usage": None, "manyicl": manyicl}
                 # Chunks with choices say how much it is so far.
                 if not part["choices"] and body.usage_asked:
-                    whole = None if call.hosted is None else told(call.hosted, part["usage"])
-                    yield {**head, "choices": [], "usage": part["usage"], "manyicl": whole}
+                    yield {**head, "choices": [], "usage": part["usage"], "manyicl": call.told(part["usage"])}
 
 
 async def _told_at_once(

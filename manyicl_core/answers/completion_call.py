@@ -7,7 +7,15 @@ from tokenizers import Tokenizer
 
 from manyicl_core.answers.answer_text import AnswerText, MatchedText, PlainText, StoppedText
 from manyicl_core.answers.completion_request import CreateCompletion
-from manyicl_core.answers.prompts import answer_stops, engine_fields, find_target, hosted_fields, prompts_behind
+from manyicl_core.answers.objects import PlainTold, Told, Usage
+from manyicl_core.answers.prompts import (
+    answer_stops,
+    engine_fields,
+    find_target,
+    hosted_fields,
+    prompts_behind,
+    told,
+)
 from manyicl_core.base_models.catalog import base_model_folder
 from manyicl_core.base_models.tokenizer import load_raw_tokenizer
 from manyicl_core.errors import InvalidRequest
@@ -45,6 +53,7 @@ class CompletionCall:
         echoed: the prompts, when the answer repeats them.
         special: ids of tokens that an answer's text leaves out.
         stops: what ends the answer to a hosted prompt, as the client reads it.
+        plain: what is told of a tuned model where no demonstrations stand before the prompts.
     """
 
     body: dict[str, Any]
@@ -52,6 +61,11 @@ class CompletionCall:
     echoed: tuple[Prompt, ...]
     special: frozenset[int]
     stops: tuple[str, ...] = ()
+    plain: PlainTold | None = None
+
+    def told(self, usage: Usage | None = None) -> Told | PlainTold | None:
+        """The answer's ``manyicl`` object; with the engine's ``usage`` at the end."""
+        return self.plain if self.hosted is None else told(self.hosted, usage)
 
     def new_text(self) -> PlainText:
         """What turns the engine's text into an answer."""
@@ -70,7 +84,7 @@ def completion_call(
     project_id: str, artifacts: ArtifactStore, body: CreateCompletion, priority: int = 0
 ) -> CompletionCall:
     """The call that answers ``body``; arguments and errors are those of ``chat_call``."""
-    target = find_target(project_id, body.model, body.manyicl)
+    target = find_target(project_id, artifacts, body.model, body.manyicl)
     tokenizer = load_raw_tokenizer(base_model_folder(target.model.base))
     request = engine_fields(target, priority) | body.sampling()
     if (outputs := body.structured_outputs()) is not None:
@@ -96,7 +110,7 @@ def completion_call(
     request["prompt"] = tokens if len(tokens) > 1 else tokens[0]
     echoed = _echoed(tokenizer, body, tokens) if body.echo else ()
     stops = () if hosted is None else answer_stops(hosted, body)
-    return CompletionCall(request, hosted, echoed, _special(tokenizer), stops)
+    return CompletionCall(request, hosted, echoed, _special(tokenizer), stops, target.told_plain())
 
 
 def _queries(body: CreateCompletion) -> list[str]:

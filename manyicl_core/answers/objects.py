@@ -21,6 +21,20 @@ class Usage(TypedDict):
     prompt_tokens_details: NotRequired[CachedTokens | None]
 
 
+class Warned(TypedDict):
+    """What the client may not have meant: a ``code`` for programs, a ``message`` for people."""
+
+    code: str
+    message: str
+
+
+class PlainTold(TypedDict):
+    """What a tuned model that is asked without a task could be asked; ``tasks`` maps names to the ids of models."""
+
+    tasks: dict[str, str]
+    warnings: list[Warned]
+
+
 class Told(TypedDict):
     """The demonstrations that an answer stands behind.
 
@@ -76,7 +90,7 @@ class ChatChoice(TypedDict):
 
 
 class ChatCompletion(TypedDict):
-    """OpenAI's ``ChatCompletion``; ``manyicl`` where demonstrations stand before the query."""
+    """OpenAI's ``ChatCompletion``; ``manyicl`` where the model is tuned or demonstrations stand before the query."""
 
     id: str
     object: Literal["chat.completion"]
@@ -84,7 +98,7 @@ class ChatCompletion(TypedDict):
     model: str
     choices: list[ChatChoice]
     usage: Usage
-    manyicl: Told | None
+    manyicl: Told | PlainTold | None
 
 
 class TextLogprobs(TypedDict):
@@ -106,7 +120,7 @@ class TextChoice(TypedDict):
 
 
 class TextCompletion(TypedDict):
-    """OpenAI's ``Completion``; ``manyicl`` where demonstrations stand before the query."""
+    """OpenAI's ``Completion``; ``manyicl`` where the model is tuned or demonstrations stand before the query."""
 
     id: str
     object: Literal["text_completion"]
@@ -114,7 +128,7 @@ class TextCompletion(TypedDict):
     model: str
     choices: list[TextChoice]
     usage: Usage
-    manyicl: Told | None
+    manyicl: Told | PlainTold | None
 
 
 class Classification(TypedDict):

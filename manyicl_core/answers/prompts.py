@@ -1,13 +1,13 @@
 """Queries behind the context that a request names, and what the engine is asked about their labels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from manyicl_core.answers.answer_text import engine_stops
 from manyicl_core.answers.fields import Sampled
 from manyicl_core.answers.grammars import answer_pattern
-from manyicl_core.answers.objects import Told, Usage
+from manyicl_core.answers.objects import PlainTold, Told, Usage
 from manyicl_core.base_models.catalog import base_model_folder
 from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.errors import InvalidRequest
@@ -18,20 +18,30 @@ from manyicl_core.store.contexts.calls import NamedContext, named_context, named
 from manyicl_core.store.contexts.salts import cache_salt, tenant
 from manyicl_core.store.contexts.schemas import ManyiclChat
 from manyicl_core.store.contexts.service import ANSWER_ROOM, HostedPrompt, hosted_prompts
-from manyicl_core.store.models.service import ServedModel, served_model
+from manyicl_core.store.models.service import ServedModel, find_model, served_model
 from manyicl_core.store.session import transaction
+from manyicl_core.store.tasks.task_models import find_task_model, task_models
 
 LABEL_SCORES = "/v1/label_scores"
+
+_TOLD_TASKS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What answers: a project's model, and what stands before the query, if anything."""
+    """What answers: a project's model, and what stands before the query, if anything.
+
+    Attributes:
+        manyicl: as the request says it; where its model is a task's id, with this task.
+        tasks: the ids of the model's tasks by their names, where the model is tuned and nothing stands before
+            the query.
+    """
 
     project_id: str
     model: ServedModel
     manyicl: ManyiclChat | None
     context: NamedContext | None
+    tasks: dict[str, str]
 
     @property
     def hosted(self) -> bool:
@@ -40,18 +50,56 @@ class Target:
             return True
         return self.manyicl is not None and not self.manyicl.is_regex_alone
 
+    @property
+    def is_tuned_alone(self) -> bool:
+        """Whether a tuned model is asked as it was not trained: without a task."""
+        return self.model.weights_sha256 is not None and not self.hosted
 
-def find_target(project_id: str, model_id: str, manyicl: ManyiclChat | None) -> Target:
+    def told_plain(self) -> PlainTold | None:
+        """The answer's ``manyicl`` object where no demonstrations stand before the prompt."""
+        if not self.is_tuned_alone:
+            return None
+        shown = dict(list(self.tasks.items())[:_TOLD_TASKS])
+        remedy = (
+            "name a task's own model (those in tasks, and all in GET /v1/models), or the task in manyicl.task"
+            if shown
+            else "give demonstrations in manyicl.context, or make a context"
+        )
+        message = f"This model was tuned to answer behind the demonstrations of a task, and no task is named: {remedy}"
+        return {"tasks": shown, "warnings": [{"code": "no_task", "message": message}]}
+
+
+def find_target(project_id: str, artifacts: ArtifactStore, model_id: str, manyicl: ManyiclChat | None) -> Target:
     """What a request names.
 
     Raises:
         NotFound: the project has no such model or context.
         NotReady: the context is being made.
+        InvalidRequest: the model is a task's id, and another one or a context is named beside it.
     """
     with transaction() as session:
+        task = find_task_model(session, artifacts, project_id, model_id)
+        if task is not None:
+            model_id, manyicl = task.model.id, _of_task(task.definition.name, manyicl)
         context = named_context(session, project_id, model_id, manyicl)
         model = served_model(session, project_id, model_id if context is None else context.model)
-    return Target(project_id, model, manyicl, context)
+        own = find_model(session, project_id, model_id)
+        target = Target(project_id, model, manyicl, context, {})
+        if own is None or not target.is_tuned_alone:
+            return target
+        return replace(target, tasks={task.definition.name: task.id for task in task_models(artifacts, own)})
+
+
+def _of_task(name: str, manyicl: ManyiclChat | None) -> ManyiclChat:
+    """What a request to a task's own model says of demonstrations."""
+    if manyicl is None:
+        return ManyiclChat(task=name)
+    if manyicl.context is not None or manyicl.task not in (None, name):
+        raise InvalidRequest(
+            "the model is a task already; leave manyicl.task and manyicl.context out, or name the task's model",
+            "manyicl",
+        )
+    return manyicl.model_copy(update={"task": name})
 
 
 def prompts_behind(

@@ -68,12 +68,14 @@ _JOB: dict[str, Body] = {
         "validation_file": theirs["validation_file"],
     },
     "model": lambda mine, theirs: {"model": theirs["model"], "training_file": mine["file_id"]},
+    "task's model": lambda mine, theirs: {"model": theirs["task_model"], "training_file": mine["file_id"]},
 }
 REFERENCES: dict[str, dict[str, Body]] = {
     "POST /v1/fine_tuning/jobs": _JOB,
     "POST /v1/fine_tuning/jobs/plan": _JOB,
     "POST /v1/evaluations": {
         "model": lambda mine, theirs: {"model": theirs["model"]},
+        "task's model": lambda mine, theirs: {"model": theirs["task_model"]},
         "models": lambda mine, theirs: {"models": [BASE_MODEL, theirs["model"]]},
         "training_file": lambda mine, theirs: {
             "model": BASE_MODEL,
@@ -88,10 +90,12 @@ REFERENCES: dict[str, dict[str, Body]] = {
     },
     "POST /v1/contexts": {
         "model": lambda mine, theirs: {**PASTED, "model": theirs["model"]},
+        "task's model": lambda mine, theirs: {**PASTED, "model": theirs["task_model"]},
         "file": lambda mine, theirs: {"model": BASE_MODEL, "file": theirs["file_id"], "task": "sum"},
     },
     "POST /v1/chat/completions": {
         "model": lambda mine, theirs: {**CHAT, "model": theirs["model"]},
+        "task's model": lambda mine, theirs: {**CHAT, "model": theirs["task_model"]},
         "context": lambda mine, theirs: {
             **CHAT,
             "model": BASE_MODEL,
@@ -100,6 +104,7 @@ REFERENCES: dict[str, dict[str, Body]] = {
     },
     "POST /v1/classifications": {
         "model": lambda mine, theirs: {"model": theirs["context_id"], "input": "x", "manyicl": {}},
+        "task's model": lambda mine, theirs: {"model": theirs["task_model"], "input": "x"},
         "context": lambda mine, theirs: {
             "model": BASE_MODEL,
             "input": "x",
@@ -108,6 +113,7 @@ REFERENCES: dict[str, dict[str, Body]] = {
     },
     "POST /v1/completions": {
         "model": lambda mine, theirs: {"model": theirs["model"], "prompt": "x"},
+        "task's model": lambda mine, theirs: {"model": theirs["task_model"], "prompt": "x"},
         "context": lambda mine, theirs: {
             "model": BASE_MODEL,
             "prompt": "x",
@@ -301,6 +307,10 @@ def test_nothing_of_another_project_is_found(http: httpx2.Client, mine: Tenant, 
             expected = 403 if "operator" in route.scopes else 404
             answer = send(http, route, ids, mine.key)
             assert answer.status_code == expected, f"{route.name} (a 400? give it a body in BODIES): {answer.text}"
+    if "model" in route.parameters:
+        for owner, expected in ((theirs, {404}), (mine, {200, 400})):
+            answer = send(http, route, mine.ids | {"model": owner.ids["task_model"]}, mine.key)
+            assert answer.status_code in expected, answer.text
     if "operator" not in route.scopes:
         # The same request about one's own things gets further: it was the project that was wrong.
         own = send(http, route, mine.ids, mine.key)

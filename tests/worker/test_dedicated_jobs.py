@@ -24,6 +24,8 @@ def test_a_dedicated_job_makes_one_model_a_task_and_each_answers(client: OpenAI,
     assert job.fine_tuned_model == models["colour"]
     assert models["sum"] == models["colour"].removesuffix("colour") + "sum"
     listed = {model.id: model for model in client.models.list()}
+    assert told["task_models"] == {task: f"{model}:{task}" for task, model in models.items()}
+    assert set(told["task_models"].values()) <= set(listed)
     assert set(models.values()) <= set(listed)
     hashes = set()
     for task, model in models.items():

@@ -1,10 +1,9 @@
 """What a job trains one after the other: everything at once, or, dedicated, a task at a time."""
 
-import hashlib
-import re
 from dataclasses import dataclass
 
 from manyicl_core.method.tasks import Task
+from manyicl_core.store.models.task_ids import task_model_id
 from manyicl_core.store.tables import Job
 
 
@@ -43,15 +42,11 @@ def first_step(job: Job, part: Part) -> int:
 def model_id(job: Job, project_name: str, task: str | None) -> str:
     """The public id of a job's model: ``ft:<base>:<project>:<suffix>:<id>``, and ``:<task>`` if dedicated.
 
-    A task's name may hold any character; those that do not belong into an id become ``-``, and a
-    few digits of the name's hash keep such ids apart.
+    A dedicated job's model and the task of any other are named in the same way.
     """
     short = job.id.removeprefix("ftjob-")[:8]
     whole = f"ft:{job.base_model}:{project_name}:{job.suffix or ''}:{short}"
-    if task is None:
-        return whole
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", task)
-    return f"{whole}:{plain}" if plain == task else f"{whole}:{plain}-{hashlib.sha256(task.encode()).hexdigest()[:8]}"
+    return whole if task is None else task_model_id(whole, task)
 
 
 def checkpoint_model_id(model: str, step: int) -> str:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from manyicl_core.contract.progress import Started, StepMetrics
 from manyicl_core.method.encoding import ENCODER_VERSION, template_hash
+from manyicl_core.method.tasks import Task
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.evaluations.recorder import cancel_with_job
 from manyicl_core.store.events import add_event
@@ -20,6 +21,8 @@ from manyicl_core.store.jobs.result_files import metrics_file, weights_file
 from manyicl_core.store.leases import Claim, finish, hold
 from manyicl_core.store.tables import Checkpoint, Job, JobMetrics, Model, Project
 from manyicl_core.store.tables.events import Level
+from manyicl_core.store.tasks.datasets import load_dataset
+from manyicl_core.store.tasks.task_models import kept_definitions, task_models
 from manyicl_core.store.usage.service import TRAINED_TOKENS, add_usage
 from manyicl_core.store.webhooks.outbox import announce
 
@@ -114,6 +117,7 @@ def record_success(session: Session, claim: Claim[Job], store: ArtifactStore | N
     """
     job = hold(session, claim)
     project = session.get_one(Project, job.project_id)
+    tasks = load_dataset(store, job.dataset)
     archives = []
     for part in parts:
         final = final_checkpoint(session, job.id, part.task)
@@ -123,8 +127,10 @@ def record_success(session: Session, claim: Claim[Job], store: ArtifactStore | N
             Checkpoint.job_id == job.id, Checkpoint.task.is_not_distinct_from(part.task), Checkpoint.final.is_(False)
         )
         for checkpoint in session.scalars(query):
-            session.add(_model(job, checkpoint_model_id(name, checkpoint.step), checkpoint, checkpoint.step))
-        session.add(_model(job, name, final, None))
+            session.add(_model(job, checkpoint_model_id(name, checkpoint.step), checkpoint, checkpoint.step, tasks))
+        model = _model(job, name, final, None, tasks)
+        session.add(model)
+        job.task_models = {**job.task_models, **{task.definition.name: task.id for task in task_models(store, model)}}
         add_event(session, job.id, "info", f"New fine-tuned model created: {name}")
         if store is not None:
             archives.append(weights_file(session, store, job, final))
@@ -137,7 +143,7 @@ def record_success(session: Session, claim: Claim[Job], store: ArtifactStore | N
     _finish(session, job, SUCCEEDED, "info", "Fine-tuning job successfully completed")
 
 
-def _model(job: Job, name: str, checkpoint: Checkpoint, step: int | None) -> Model:
+def _model(job: Job, name: str, checkpoint: Checkpoint, step: int | None, tasks: list[Task]) -> Model:
     return Model(
         id=name,
         project_id=job.project_id,
@@ -148,6 +154,7 @@ def _model(job: Job, name: str, checkpoint: Checkpoint, step: int | None) -> Mod
         adaptation=job.options["adaptation"],
         weights_sha256=checkpoint.weights_sha256,
         dataset=job.dataset,
+        tasks=kept_definitions(tasks, checkpoint.task),
         trained_tokens=job.options["max_sequence_tokens"],
         encoder_version=ENCODER_VERSION,
         template_hash=template_hash(),

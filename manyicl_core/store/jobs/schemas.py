@@ -61,7 +61,8 @@ class ManyiclJob(BaseModel):
     """What OpenAI's object has no place for.
 
     ``status`` is the job's state, of which OpenAI's clients do not know ``paused``; ``models`` are a
-    dedicated job's, by task. A job succeeds though its evaluation fails: ``evaluation_error`` says why.
+    dedicated job's, by task, and ``task_models`` the ids under which each task is a model. A job succeeds
+    though its evaluation fails: ``evaluation_error`` says why.
     """
 
     status: str
@@ -70,6 +71,7 @@ class ManyiclJob(BaseModel):
     peak_memory_bytes: int | None
     weights_sha256: str | None
     models: dict[str, str]
+    task_models: dict[str, str]
     evaluation: str | None
     evaluation_status: str | None
     evaluation_error: EvaluationError | None
@@ -176,6 +178,7 @@ def job_object(job: Job, evaluation: JobEvaluation | None) -> JobObject:
             peak_memory_bytes=job.peak_memory_bytes,
             weights_sha256=job.weights_sha256,
             models=job.models,
+            task_models=job.task_models,
             evaluation=evaluation.id if evaluation else None,
             evaluation_status=evaluation.status if evaluation else None,
             evaluation_error=evaluation.error if evaluation else None,

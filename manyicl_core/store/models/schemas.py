@@ -8,12 +8,21 @@ from manyicl_core.request_body import RequestBody
 from manyicl_core.store.tables import ModelPermission
 
 
+class ManyiclModel(BaseModel):
+    """What a task is that is a model of its own, as its job defines it."""
+
+    instruction: str
+    labels: list[str] | None
+    metric: str
+    role: str
+
+
 class ModelObject(BaseModel):
     """OpenAI's ``Model``; ``root`` is the base model of a fine-tuned one, as in vLLM.
 
-    ``parent`` is the model that shows a context's demonstrations, where this is a context.
-    ``task`` is the one task of a dedicated job's model; ``adaptation`` is ``lora`` or ``full``. Of a
-    model that another project shares, neither its job nor its weights are told.
+    ``parent`` is the model that answers, where this is a context or a task, and ``task`` that task's
+    name, or the one task of a dedicated job's model; ``adaptation`` is ``lora`` or ``full``. Of a model
+    that another project shares, neither its job nor its weights are told. A task has ``manyicl``.
     """
 
     id: str
@@ -26,6 +35,7 @@ class ModelObject(BaseModel):
     task: str | None = None
     adaptation: str | None = None
     weights_sha256: str | None = None
+    manyicl: ManyiclModel | None = None
 
 
 class ModelDeleted(BaseModel):

@@ -6,9 +6,10 @@ from sqlalchemy import ColumnElement, delete, or_, select
 from sqlalchemy.orm import Session
 
 from manyicl_core.base_models.catalog import BaseModelEntry, context_length, find_base_model, known_base_models
-from manyicl_core.errors import Conflict, InvalidRequest, NotFound
+from manyicl_core.errors import Conflict, InvalidRequest, NotFound, UserError
 from manyicl_core.method.encoding import ENCODER_VERSION, template_hash
 from manyicl_core.store.models.schemas import ModelObject
+from manyicl_core.store.models.task_ids import task_model_id
 from manyicl_core.store.tables import Checkpoint, Model, ModelPermission
 
 
@@ -73,6 +74,7 @@ def served_model(session: Session, project_id: str, model_id: str) -> ServedMode
 
     Raises:
         NotFound: there is none.
+        InvalidRequest: it is a task of a model.
         Conflict: it was trained with another encoder.
     """
     if entry := find_base_model(model_id):
@@ -98,7 +100,7 @@ def delete_model(session: Session, project_id: str, model_id: str) -> tuple[set[
 
     Raises:
         NotFound: there is none.
-        InvalidRequest: it is a base model.
+        InvalidRequest: it is a base model, or a task of a model.
     """
     if find_base_model(model_id):
         raise InvalidRequest(f"{model_id!r} is a base model; only fine-tuned models can be deleted", "model")
@@ -117,18 +119,37 @@ def own_model(session: Session, project_id: str, model_id: str) -> Model:
 
     Raises:
         NotFound: there is none.
+        InvalidRequest: it is a task of a model.
     """
-    model = session.scalar(select(Model).where(Model.id == model_id, Model.project_id == project_id))
+    model = find_model(session, project_id, model_id)
     if model is None:
-        raise NotFound("model", model_id, "model")
+        raise _no_model(session, project_id, model_id)
     return model
+
+
+def find_model(session: Session, project_id: str, model_id: str) -> Model | None:
+    """A fine-tuned model that the project made; None: there is none."""
+    return session.scalar(select(Model).where(Model.id == model_id, Model.project_id == project_id))
 
 
 def _callable_model(session: Session, project_id: str, model_id: str) -> Model:
     model = session.scalar(select(Model).where(Model.id == model_id, callable_by(project_id)))
     if model is None:
-        raise NotFound("model", model_id, "model")
+        raise _no_model(session, project_id, model_id)
     return model
+
+
+def _no_model(session: Session, project_id: str, model_id: str) -> UserError:
+    """Why an id is none of a model; who names a task where only its model will do is told the model's."""
+    whole = find_model(session, project_id, model_id.rpartition(":")[0])
+    tasks = [] if whole is None else whole.tasks or []
+    if whole is not None and any(task_model_id(whole.id, task["name"]) == model_id for task in tasks):
+        return InvalidRequest(
+            f"{model_id!r} is a task, which chat completions, completions, classifications and batches take as a "
+            f"model; here name the model {whole.id!r}, and the task where there is a field for it",
+            "model",
+        )
+    return NotFound("model", model_id, "model")
 
 
 def callable_by(project_id: str) -> ColumnElement[bool]:

@@ -16,7 +16,8 @@ class Job(Leased):
 
     ``start_model`` is the fine-tuned model that training goes on from, as the client named it.
     ``models`` maps each task of a dedicated job to its model; ``fine_tuned_model`` and
-    ``weights_sha256`` are then the first task's.
+    ``weights_sha256`` are then the first task's. ``task_models`` maps each task to the id under which
+    the job's model answers it.
     """
 
     __tablename__ = "jobs"
@@ -47,4 +48,5 @@ class Job(Leased):
     weights_sha256: Mapped[str | None]
     fine_tuned_model: Mapped[str | None]
     models: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    task_models: Mapped[dict[str, Any]] = mapped_column(default=dict)
     result_files: Mapped[list[str]] = mapped_column(JSONB, default=list)

@@ -1,6 +1,9 @@
 """Fine-tuned models: weights, the base model they belong to, and the tasks they learnt."""
 
+from typing import Any
+
 from sqlalchemy import CheckConstraint, ForeignKey, Index
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from manyicl_core.store.tables.base import Base, CreatedAt
@@ -10,7 +13,8 @@ class Model(Base):
     """A model that a job made; ``id`` is what a client names: ``ft:<base>:<project>:<suffix>:<id>``.
 
     ``adaptation`` says what the weights are: a ``lora`` adapter, or the ``full`` model. ``task`` is
-    the one task of a dedicated job's model. A ``step`` makes it one of the job's checkpoints.
+    the one task of a dedicated job's model. A ``step`` makes it one of the job's checkpoints. ``tasks``
+    are the definitions of those that it can be asked by name, None where the row is older than that.
     """
 
     __tablename__ = "models"
@@ -31,6 +35,7 @@ class Model(Base):
     adaptation: Mapped[str]
     weights_sha256: Mapped[str]
     dataset: Mapped[str]
+    tasks: Mapped[list[dict[str, Any]] | None] = mapped_column(JSONB(none_as_null=True))
     trained_tokens: Mapped[int]
     encoder_version: Mapped[int]
     template_hash: Mapped[str]
