@@ -117,7 +117,7 @@ def record_success(session: Session, claim: Claim[Job], store: ArtifactStore | N
     """
     job = hold(session, claim)
     project = session.get_one(Project, job.project_id)
-    tasks = load_dataset(store, job.dataset)
+    tasks = None if store is None else load_dataset(store, job.dataset)
     archives = []
     for part in parts:
         final = final_checkpoint(session, job.id, part.task)
@@ -130,7 +130,9 @@ def record_success(session: Session, claim: Claim[Job], store: ArtifactStore | N
             session.add(_model(job, checkpoint_model_id(name, checkpoint.step), checkpoint, checkpoint.step, tasks))
         model = _model(job, name, final, None, tasks)
         session.add(model)
-        job.task_models = {**job.task_models, **{task.definition.name: task.id for task in task_models(store, model)}}
+        if store is not None:
+            of_tasks = {task.definition.name: task.id for task in task_models(store, model)}
+            job.task_models = {**job.task_models, **of_tasks}
         add_event(session, job.id, "info", f"New fine-tuned model created: {name}")
         if store is not None:
             archives.append(weights_file(session, store, job, final))
@@ -143,7 +145,7 @@ def record_success(session: Session, claim: Claim[Job], store: ArtifactStore | N
     _finish(session, job, SUCCEEDED, "info", "Fine-tuning job successfully completed")
 
 
-def _model(job: Job, name: str, checkpoint: Checkpoint, step: int | None, tasks: list[Task]) -> Model:
+def _model(job: Job, name: str, checkpoint: Checkpoint, step: int | None, tasks: list[Task] | None) -> Model:
     return Model(
         id=name,
         project_id=job.project_id,
@@ -154,7 +156,7 @@ def _model(job: Job, name: str, checkpoint: Checkpoint, step: int | None, tasks:
         adaptation=job.options["adaptation"],
         weights_sha256=checkpoint.weights_sha256,
         dataset=job.dataset,
-        tasks=kept_definitions(tasks, checkpoint.task),
+        tasks=None if tasks is None else kept_definitions(tasks, checkpoint.task),
         trained_tokens=job.options["max_sequence_tokens"],
         encoder_version=ENCODER_VERSION,
         template_hash=template_hash(),

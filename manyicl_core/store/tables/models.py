@@ -14,7 +14,8 @@ class Model(Base):
 
     ``adaptation`` says what the weights are: a ``lora`` adapter, or the ``full`` model. ``task`` is
     the one task of a dedicated job's model. A ``step`` makes it one of the job's checkpoints. ``tasks``
-    are the definitions of those that it can be asked by name, None where the row is older than that.
+    are the definitions of those that it can be asked by name, None where nobody looked (the dataset
+    has them too).
     """
 
     __tablename__ = "models"
