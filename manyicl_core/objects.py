@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import obstore
 import structlog
-from obstore.exceptions import AlreadyExistsError, GenericError
+from obstore.exceptions import AlreadyExistsError, GenericError, PermissionDeniedError, UnauthenticatedError
 from obstore.exceptions import NotFoundError as ObjectNotFound
 from obstore.store import LocalStore, ObjectStore, S3Store, from_url
 
@@ -30,6 +30,7 @@ _AT_ONCE = 16 * 1024 * 1024  # larger files are streamed
 _STREAM_PART = 5 * 1024 * 1024  # the smallest that S3 takes
 _STREAM_PARTS = 10_000  # the most that S3 takes
 _COPY_AT_ONCE = 1024**3  # S3 would take 5 GB, but hardly in the 30 s that a request may last
+_REFUSALS = (PermissionDeniedError, UnauthenticatedError)  # the service's keys, or its rights
 
 
 class ArtifactStore:
@@ -108,12 +109,16 @@ class ArtifactStore:
     def stream(self, key: str) -> Iterator[bytes]:
         """The object in parts of a few megabytes.
 
+        Each is asked for by itself: a request may last 30 s, and who reads may take longer over the whole.
+
         Raises:
             FileNotFoundError: there is none under ``key``.
         """
-        with _our_errors(key):
-            for part in obstore.get(self._store, key).stream(min_chunk_size=_PART):
-                yield bytes(part)
+        size = self.size(key)
+        for start in range(0, size, _PART):
+            with _our_errors(key):
+                part = obstore.get_range(self._store, key, start=start, end=min(start + _PART, size))
+            yield bytes(part)
 
     def delete(self, key: str) -> None:
         """Remove the object, if there is one."""
@@ -171,13 +176,19 @@ def _our_errors(key: str) -> Iterator[None]:
     """What the store says of ``key``, in our words."""
     try:
         yield
-    except (ObjectNotFound, FileNotFoundError) as error:
-        raise FileNotFoundError(key) from error
     except Exception as error:  # what a disk says comes in classes of obstore and of Python
-        if "No space left" in str(error):
+        reason = str(error)
+        if isinstance(error, _REFUSALS) or "NoSuchBucket" in reason:
+            _log.error("artifact_store_refuses", key=key, reason=reason)
+            raise StorageAway(
+                "The artifact store refuses this service; its operator finds the reason in the log"
+            ) from error
+        if isinstance(error, ObjectNotFound | FileNotFoundError) and "NoSuchUpload" not in reason:
+            raise FileNotFoundError(key) from error
+        if "No space left" in reason:
             raise StorageFull("The artifact store has no room left; free some space and try again") from error
-        if isinstance(error, GenericError):
-            _log.warning("artifact_store_failed", key=key, reason=str(error))
+        if isinstance(error, GenericError | ObjectNotFound):
+            _log.warning("artifact_store_failed", key=key, reason=reason)
             raise StorageAway("The artifact store does not answer; try again in a moment") from error
         raise
 

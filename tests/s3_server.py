@@ -19,7 +19,7 @@ import uvicorn
 from nanio.app import build_app
 from nanio.auth.credentials import StaticCredentialResolver
 from nanio.config import Settings
-from nanio.errors import NoSuchKey, PreconditionFailed
+from nanio.errors import NoSuchBucket, NoSuchKey, PreconditionFailed
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -28,6 +28,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from manyicl_core.child_process import spawn, stop
 from manyicl_core.embedded import free_port
 
+PAGE = 10
+"""How many objects a page of a list holds; of S3 it is 1,000."""
 _KEY, _SECRET = "key-of-the-tests", "secret-of-the-tests"
 
 
@@ -59,7 +61,7 @@ def _is_there(scope: Scope) -> bool:
     bucket, key = scope["path"].removeprefix("/").split("/", 1)
     try:
         scope["app"].state.storage.head_object(bucket, key)
-    except NoSuchKey:
+    except (NoSuchBucket, NoSuchKey):
         return False
     return True
 
@@ -108,7 +110,8 @@ def _answers(port: int) -> bool:
 
 
 def _serve(folder: Path, port: int) -> None:
-    app = build_app(Settings(data_dir=folder, credentials=StaticCredentialResolver({_KEY: _SECRET})))
+    settings = Settings(data_dir=folder, credentials=StaticCredentialResolver({_KEY: _SECRET}), max_list_keys=PAGE)
+    app = build_app(settings)
     app.user_middleware.append(Middleware(CreateOnly))  # the innermost: signatures are checked first
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
 

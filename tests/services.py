@@ -43,6 +43,7 @@ from manyicl_core.store.migrate import migrate
 from manyicl_core.store.projects.service import create_key, get_or_create_project
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Batch, Context, Evaluation, Job, Leased
+from tests.s3_server import S3Server
 
 BASE_MODEL = "tests/tiny-llama"
 
@@ -120,14 +121,22 @@ def _run_servers(folder: Path) -> Iterator[Servers]:
         postgres.tidy()
 
 
+on_both_stores = pytest.mark.parametrize("installation", ["folder", "s3"], indirect=True)
+"""The test runs twice, each time in an installation with another artifact store."""
+
+
 @pytest.fixture(scope="session")
-def installation(servers: Servers, tiny_model: Path) -> Iterator[str]:
-    """A running api and engine; gives the api's base URL. Its settings are in the environment."""
+def installation(request: pytest.FixtureRequest, servers: Servers, tiny_model: Path) -> Iterator[str]:
+    """A running api and engine; gives the api's base URL. Its settings are in the environment.
+
+    Objects are kept in a folder, or on S3 where a test or MANYICL_TEST_STORAGE says so.
+    """
+    storage = getattr(request, "param", os.environ.get("MANYICL_TEST_STORAGE", "folder"))
     api_port, engine_port = free_port(), free_port()
     settings = {
         "MANYICL_DATABASE_URL": servers.postgres.url,
         "MANYICL_BROKER_URL": servers.valkey.url,
-        "MANYICL_STORAGE_URL": (servers.folder / "artifacts").as_uri(),
+        "MANYICL_STORAGE_URL": _storage_url(storage, request, servers.folder),
         "MANYICL_ENGINE_URL": f"http://127.0.0.1:{engine_port}",
         "MANYICL_SECRET_KEY": "a secret of the tests",
         "MANYICL_BASE_MODEL": BASE_MODEL,
@@ -143,6 +152,14 @@ def installation(servers: Servers, tiny_model: Path) -> Iterator[str]:
     with serving(_engine_app(tiny_model, servers.folder), engine_port), serving(create_app(), api_port):
         yield f"http://127.0.0.1:{api_port}/v1"
     get_engine().dispose()
+
+
+def _storage_url(storage: str, request: pytest.FixtureRequest, folder: Path) -> str:
+    assert storage in {"folder", "s3"}, f"there is no store {storage!r} for tests"
+    if storage == "folder":
+        return (folder / "artifacts").as_uri()
+    server: S3Server = request.getfixturevalue("s3_server")
+    return server.new_bucket()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from manyicl_core.method.encoding import template_hash
+from tests.services import on_both_stores
 from tests.tuned_model import add_tuned_model
 
 TOKENS = torch.arange(5, 25)[None]
@@ -33,6 +34,7 @@ def logits(model: Any) -> torch.Tensor:
         return cast(torch.Tensor, model(TOKENS).logits)
 
 
+@on_both_stores
 def test_every_download_of_a_model_answers_the_same(client: OpenAI, tiny_model: Path, tmp_path: Path) -> None:
     adapter = tmp_path / "adapter"
     model = add_tuned_model(client, tiny_model, adapter)

@@ -16,7 +16,7 @@ from manyicl_core.store.tables import Batch
 from tests.batches import create_batch, request, result_lines, upload_requests
 from tests.contexts import PASTED, create_context
 from tests.fake_engine import USAGE, FakeEngine, refusal, running
-from tests.services import BASE_MODEL
+from tests.services import BASE_MODEL, on_both_stores
 from worker import batch_answers, batches
 from worker.batches import run_batch
 from worker.context_building import build_context
@@ -41,6 +41,7 @@ def work_files(batch_id: str) -> list[str]:
     return open_store(str(get_settings().storage_url)).names(f"batches/{batch_id}")
 
 
+@on_both_stores
 def test_a_batch_lives_from_upload_to_results(client: OpenAI) -> None:
     lines = [request("a"), request("b", messages=[{"role": "user", "content": "word " * 5000}]), request("c")]
     created = create_batch(client, lines, metadata={"run": "7"})

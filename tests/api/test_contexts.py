@@ -26,7 +26,7 @@ from manyicl_core.store.tables import Context
 from tests.contexts import EXAMPLES, PASTED, ask, converse, create_context, delete_context, get_context, told
 from tests.fake_engine import FakeEngine, completion, running
 from tests.jobs import example_lines, upload
-from tests.services import BASE_MODEL
+from tests.services import BASE_MODEL, on_both_stores
 from tests.tuned_model import add_tuned_model
 from worker import context_building
 from worker.context_building import build_context
@@ -89,6 +89,7 @@ def as_inline(context: dict[str, Any]) -> dict[str, Any]:
     return {"instruction": PASTED["instruction"], "labels": PASTED["labels"], "examples": examples}
 
 
+@on_both_stores
 def test_pasted_examples_become_a_model_that_goes_when_it_is_deleted(client: OpenAI, installation: str) -> None:
     created = create_context(client, **PASTED, name="colours", metadata={"team": "a"})
     context_id = created["id"]

@@ -15,6 +15,7 @@ from manyicl_core.store.pages import forget_deleted
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import DeletedRow, File
 from tests.jobs import example_lines, upload
+from tests.services import on_both_stores
 
 
 def chat_line(*messages: tuple[str, str], **last: object) -> bytes:
@@ -28,6 +29,7 @@ LINE = b'{"task": "t", "input": "a", "output": "b"}\n'
 
 
 @pytest.mark.parametrize("packed", [False, True])
+@on_both_stores
 def test_a_file_lives_from_upload_to_deletion(client: OpenAI, packed: bool) -> None:
     content = gzip.compress(LINE) if packed else LINE
     created = client.files.create(file=("tasks.jsonl", content), purpose="fine-tune")

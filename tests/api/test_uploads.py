@@ -1,6 +1,7 @@
 import hashlib
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from manyicl_core.store.tables import Upload as UploadRow
 from manyicl_core.store.uploads import schemas
 from manyicl_core.store.uploads.parts import remove_parts
 from tests.jobs import example_lines
+from tests.services import on_both_stores
 
 RETRY = {"x-stainless-retry-count": "1"}
 CONTENT = "\n".join(json.dumps(line) for line in example_lines(0, 50)).encode()
@@ -38,6 +40,7 @@ def kept_parts(upload: Upload) -> list[str]:
     return open_store(required(get_settings(), "storage_url")).names(f"uploads/{upload.id}")
 
 
+@on_both_stores
 def test_the_client_uploads_a_file_in_chunks(client: OpenAI, tmp_path: Path) -> None:
     path = tmp_path / "big.jsonl"
     path.write_bytes(CONTENT)
@@ -49,6 +52,18 @@ def test_the_client_uploads_a_file_in_chunks(client: OpenAI, tmp_path: Path) -> 
     assert client.files.retrieve(upload.file.id) == upload.file
     assert (upload.file.bytes, upload.file.filename) == (len(CONTENT), "big.jsonl")
     assert kept_parts(upload) == []
+
+
+@on_both_stores
+def test_parts_larger_than_a_stores_make_one_file(client: OpenAI, tmp_path: Path) -> None:
+    """S3 has parts of its own, of 5 MB and more."""
+    path = tmp_path / "notes"
+    path.write_bytes(os.urandom(13_000_001))
+    upload = client.uploads.upload_file_chunked(
+        file=path, mime_type="text/plain", purpose="user_data", part_size=6_000_000
+    )
+    assert upload.file is not None
+    assert client.files.content(upload.file.id).read() == path.read_bytes()
 
 
 def test_a_broken_upload_goes_on_where_it_was_with_parts_in_any_order(client: OpenAI) -> None:

@@ -2,17 +2,20 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 
 import obstore
 import pytest
 from obstore.exceptions import GenericError
+from obstore.exceptions import NotFoundError as ObjectNotFound
+from obstore.store import from_url
 
 from manyicl_core.errors import StorageAway, StorageFull
 from manyicl_core.objects import ArtifactStore, open_store, sha256_of, weights_key
-from tests.s3_server import S3Server
+from tests.s3_server import PAGE, S3Server
 
 
 @pytest.fixture(params=["a folder", "S3"])
@@ -105,6 +108,105 @@ def test_streams_of_the_store_are_stored_as_one(store: ArtifactStore):
     assert store.get("whole") == b"".join(contents)
 
 
+def test_all_of_a_stream_is_stored_or_nothing(store: ArtifactStore):
+    def broken() -> Iterator[bytes]:
+        yield from [bytes(1 << 20)] * 12
+        raise ValueError("the line is down")
+
+    with pytest.raises(ValueError, match="the line is down"):
+        store.put_stream("a/key", broken())
+    assert store.names("a") == []
+
+
+@pytest.mark.parametrize("size", [0, 1, (5 << 20) - 1, 5 << 20, (5 << 20) + 1, 10 << 20, (17 << 20) + 3])
+@pytest.mark.parametrize("kind", ["file", "stream"])
+def test_objects_of_every_size_come_back(store: ArtifactStore, tmp_path: Path, size: int, kind: str):
+    content = os.urandom(size)
+    if kind == "file":
+        (tmp_path / "file").write_bytes(content)
+        store.put("key", tmp_path / "file")
+    else:
+        store.put_stream("key", (content[start : start + 99_999] for start in range(0, size, 99_999)))
+    assert store.size("key") == size
+    assert store.get("key") == content
+    assert b"".join(store.stream("key")) == content
+    store.copy("key", "other")
+    assert store.get("other") == content
+
+
+def test_a_large_file_changes_nothing_that_is_there(store: ArtifactStore, tmp_path: Path):
+    store.put("key", b"first")
+    (tmp_path / "file").write_bytes(bytes(17 << 20))
+    store.put("key", tmp_path / "file")
+    assert store.get("key") == b"first"
+
+
+def test_of_many_writers_at_once_one_creates(store: ArtifactStore):
+    with ThreadPoolExecutor(8) as writers:
+        list(writers.map(lambda number: store.put("key", bytes([number]) * 1000), range(8)))
+        first = store.get("key")
+        list(writers.map(lambda number: store.put("key", bytes([number]) * 1000), range(8)))
+    assert store.get("key") == first
+    assert len(set(first)) == 1
+
+
+def test_a_folders_names_are_its_own_also_in_many_pages(store: ArtifactStore):
+    names = [f"{number:03}" for number in range(2 * PAGE + 3)]
+    for name in reversed(names):
+        store.put(f"a/b/{name}", b"")
+    store.put("a/bc", b"not in it")
+    store.put("a/bd/x", b"nor this")
+    assert store.names("a/b") == names
+    assert store.names("a/none") == []
+
+
+@pytest.mark.parametrize("name", ["a b", "a#b", "a?b&c=d", "a+b", "é", "a:b@1", "[a]"])
+def test_names_of_any_characters_are_kept(store: ArtifactStore, name: str):
+    store.put(f"key/{name}", b"content")
+    store.copy(f"key/{name}", f"other/{name}")
+    assert store.names("key") == store.names("other") == [name]
+    assert store.get(f"other/{name}") == b"content"
+    store.delete(f"key/{name}")
+    assert not store.exists(f"key/{name}")
+
+
+def test_each_part_of_a_stream_is_a_request_of_its_own(store: ArtifactStore):
+    """A request ends after 30 s, and a slow reader's object does not."""
+    store.put_stream("key", [os.urandom(9 << 20)])
+    parts = store.stream("key")
+    assert next(parts)
+    store.delete("key")
+    with pytest.raises(FileNotFoundError, match="key"):
+        next(parts)
+
+
+def test_a_large_object_that_cannot_be_ended_is_not_missing(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object, **__: object) -> None:
+        raise ObjectNotFound("<Code>NoSuchUpload</Code>")
+
+    monkeypatch.setattr(obstore, "put", fail)
+    with pytest.raises(StorageAway):
+        store.put_stream("key", [bytes(6 << 20)])
+
+
+def test_a_store_that_refuses_says_so_and_has_nothing_missing(s3_server: S3Server):
+    unknown_keys = ArtifactStore(from_url(s3_server.new_bucket(), config={"secret_access_key": "another"}))
+    no_bucket = open_store("s3://no-such-bucket")
+    for store in (unknown_keys, no_bucket):
+        for ask in (
+            lambda store: store.put("key", b"content"),
+            lambda store: store.put_stream("key", [b"content"]),
+            lambda store: store.put_stream("key", [bytes(6 << 20)]),
+            lambda store: store.get("key"),
+            lambda store: store.delete("key"),
+            lambda store: store.names("key"),
+        ):
+            with pytest.raises(StorageAway):
+                ask(store)
+    with pytest.raises(StorageAway, match="refuses this service"):
+        unknown_keys.exists("key")
+
+
 def test_a_folder_with_a_missing_file_is_not_found(store: ArtifactStore, tmp_path: Path):
     store.put("key/a.txt", b"first")
     with pytest.raises(FileNotFoundError):
@@ -158,7 +260,7 @@ def test_a_store_that_fails_is_away_or_full(
     def fail(*_: object, **__: object) -> None:
         raise GenericError(reason)
 
-    for name in ("put", "head", "get", "delete", "copy", "list"):
+    for name in ("put", "head", "get", "get_range", "delete", "copy", "list"):
         monkeypatch.setattr(obstore, name, fail)
     with pytest.raises(kind):
         ask(store)

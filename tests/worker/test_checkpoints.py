@@ -12,6 +12,7 @@ from manyicl_core.settings import get_settings, required
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Checkpoint
 from tests.jobs import await_state, create_job
+from tests.services import on_both_stores
 
 StartWorker = Callable[[], subprocess.Popen[str]]
 
@@ -27,6 +28,7 @@ def stored_files(sha256: str) -> list[str]:
     return open_store(required(get_settings(), "storage_url")).names(weights_key(sha256))
 
 
+@on_both_stores
 def test_the_best_and_the_last_checkpoint_stay_and_answer(client: OpenAI, start_worker: StartWorker) -> None:
     start_worker()
     created = create_job(client, learning_rate_multiplier=60.0, **OVERSHOOTING)
