@@ -6,10 +6,10 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format openapi clean
+.PHONY: help setup demo test test-s3 check format openapi clean
 
 help: ## list the commands
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## make .venv with everything in it
 
@@ -27,6 +27,9 @@ demo: setup ## run the main job from task files to a hosted answer (KEEP=1 leave
 
 test: setup ## run the tests
 	@$(PY) -m pytest -n auto
+
+test-s3: setup ## run the tests with all objects on a server that speaks S3
+	@MANYICL_TEST_STORAGE=s3 $(PY) -m pytest -n auto
 
 check: setup ## format, lint, types, layers, dependencies, containers
 	@$(VENV)/bin/ruff format --check --quiet .

@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from manyicl_core.base_models.older_readers import readable_by_all
+
 
 def convert_gguf(file: Path, folder: Path) -> None:
     """Dequantise ``file`` to bfloat16 and write a plain model with its tokenizer and chat template."""
@@ -22,6 +24,8 @@ def convert_gguf(file: Path, folder: Path) -> None:
     folder.mkdir(parents=True)
     tokenizer.save_pretrained(folder)
     plain.to(torch.bfloat16).save_pretrained(folder)
+    for path in folder.glob("*.json"):
+        path.write_bytes(readable_by_all(path.name, path.read_bytes()))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 ADAPTER_FILE = "adapter_model.safetensors"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
+CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
 CONTRACT_FILE = "manyicl.json"
 OPTIMIZER_FILE = "optimizer.safetensors"

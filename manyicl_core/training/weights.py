@@ -11,10 +11,14 @@ from transformers import PreTrainedModel
 
 from manyicl_core.base_models.load import load_base_model
 from manyicl_core.base_models.lora import leave_inputs_to_autocast
+from manyicl_core.base_models.older_readers import readable_by_all
 from manyicl_core.contract.train_spec import LINEAR_LAYERS, LoraSpec, TrainSpec
-from manyicl_core.contract.weights import ADAPTER_FILE, CONTRACT_FILE, MODEL_FILE
+from manyicl_core.contract.weights import ADAPTER_CONFIG_FILE, ADAPTER_FILE, CONFIG_FILE, CONTRACT_FILE, MODEL_FILE
 from manyicl_core.method.encoding import ENCODER_VERSION, template_hash
 from manyicl_core.training.sharding import gathered
+
+# What other programs read of an adapter's configuration, whatever PEFT's defaults come to be.
+_ALWAYS_SAID = {"peft_type", "task_type", "base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "bias"}
 
 
 def trainable_model(spec: TrainSpec, device: torch.device, dtype: torch.dtype) -> PreTrainedModel | PeftModel:
@@ -95,10 +99,25 @@ def save_weights(model: PreTrainedModel | PeftModel, folder: Path, leads: bool =
         model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False, state_dict=weights)
         # PEFT adds a model card that speaks of the training machine; ours is made by the service.
         (folder / "README.md").unlink(missing_ok=True)
+        _keep_what_says_something(folder / ADAPTER_CONFIG_FILE)
     else:
         model.save_pretrained(str(folder), max_shard_size="1TB", state_dict=weights)
+        config = folder / CONFIG_FILE
+        config.write_bytes(readable_by_all(CONFIG_FILE, config.read_bytes()))
     contract = {"encoder_version": ENCODER_VERSION, "template_hash": template_hash()}
     (folder / CONTRACT_FILE).write_text(json.dumps(contract, indent=2) + "\n", encoding="utf-8")
+
+
+def _keep_what_says_something(path: Path) -> None:
+    """Take from an adapter's configuration the defaults: an older PEFT refuses keys that it does not know."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    defaults = LoraConfig().to_dict()
+    said = {
+        key: value
+        for key, value in config.items()
+        if key in _ALWAYS_SAID or (key != "peft_version" and value != defaults[key])
+    }
+    path.write_text(json.dumps(said, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def load_weights(model: PreTrainedModel | PeftModel, folder: Path) -> None:

@@ -11,11 +11,14 @@ from sqlalchemy.orm import Session
 
 from manyicl_core.base_models.catalog import base_model_folder, find_base_model, is_pulled
 from manyicl_core.base_models.merge import MergedModel
-from manyicl_core.contract.weights import ADAPTER_CONFIG_FILE, ADAPTER_FILE, CONTRACT_FILE, MODEL_FILE
+from manyicl_core.base_models.older_readers import readable_by_all
+from manyicl_core.contract.weights import ADAPTER_CONFIG_FILE, ADAPTER_FILE, CONFIG_FILE, CONTRACT_FILE, MODEL_FILE
 from manyicl_core.errors import NotFound, Unavailable
+from manyicl_core.method.encoding import template_hash
 from manyicl_core.objects import ArtifactStore, fetch_weights, weights_key
 from manyicl_core.settings import get_settings
 from manyicl_core.store.jobs.model_card import model_card
+from manyicl_core.store.jobs.use import use_files
 from manyicl_core.store.jobs.zip_stream import zipped
 from manyicl_core.store.models.service import own_model
 from manyicl_core.store.tables import Model
@@ -28,7 +31,7 @@ CARD = "README.md"
 
 _SAFETENSORS = "application/octet-stream"
 _ZIP = "application/zip"
-_MODEL_FILES = ("config.json", "generation_config.json")
+_MODEL_FILES = (CONFIG_FILE, "generation_config.json")
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -103,14 +106,14 @@ def _kinds(model: Model) -> dict[str, _Kind]:
     if model.adaptation == "full":
         return {
             MODEL: _Kind(_SAFETENSORS, "the model's weights", _Source.whole_model),
-            MODEL_ZIP: _Kind(_ZIP, "folder for transformers, with tokenizer", _Source.whole_zip),
+            MODEL_ZIP: _Kind(_ZIP, "folder for transformers, with tokenizer, tasks and predict.py", _Source.whole_zip),
             CARD: card,
         }
     return {
         ADAPTER: _Kind(_SAFETENSORS, "the adapter's weights", _Source.adapter),
-        ADAPTER_ZIP: _Kind(_ZIP, "folder for PEFT, with tokenizer", _Source.adapter_zip),
+        ADAPTER_ZIP: _Kind(_ZIP, "folder for PEFT, with tokenizer, tasks and predict.py", _Source.adapter_zip),
         MODEL: _Kind(_SAFETENSORS, "base model with the adapter merged in", _Source.merged_model),
-        MODEL_ZIP: _Kind(_ZIP, "the merged model's folder for transformers, with tokenizer", _Source.merged_zip),
+        MODEL_ZIP: _Kind(_ZIP, "the merged model's folder for transformers, with all that", _Source.merged_zip),
         CARD: card,
     }
 
@@ -120,9 +123,8 @@ class _Source:
 
     def __init__(self, store: ArtifactStore, model: Model, card: str) -> None:
         self._store = store
-        self._sha256 = model.weights_sha256
+        self._model = model
         self._key = weights_key(model.weights_sha256)
-        self._base_model = model.base_model
         self._card = card.encode()
 
     def card_file(self) -> Artifact:
@@ -139,18 +141,14 @@ class _Source:
         return Artifact(MODEL, _SAFETENSORS, self._merged(merged), merged.bytes)
 
     def adapter_zip(self) -> Artifact:
-        return self._zip(ADAPTER_ZIP, self._stored_entries(ADAPTER_CONFIG_FILE, CONTRACT_FILE, ADAPTER_FILE))
+        return self._zip(ADAPTER_ZIP, self._stored_entries(ADAPTER_CONFIG_FILE, ADAPTER_FILE))
 
     def whole_zip(self) -> Artifact:
-        return self._zip(MODEL_ZIP, self._stored_entries(*_MODEL_FILES, CONTRACT_FILE, MODEL_FILE))
+        return self._zip(MODEL_ZIP, self._stored_entries(*_MODEL_FILES, MODEL_FILE))
 
     def merged_zip(self) -> Artifact:
         folder = self._base_folder()
-        entries = [
-            *_folder_entries(folder, _MODEL_FILES),
-            *self._stored_entries(CONTRACT_FILE),
-            (MODEL_FILE, self._merged(MergedModel(folder))),
-        ]
+        entries = [*_folder_entries(folder, _MODEL_FILES), (MODEL_FILE, self._merged(MergedModel(folder)))]
         return self._zip(MODEL_ZIP, entries)
 
     def _stored(self, stored: str, name: str) -> Artifact:
@@ -162,21 +160,30 @@ class _Source:
         return [(name, self._store.stream(f"{self._key}/{name}")) for name in names if name in there]
 
     def _zip(self, name: str, entries: list[tuple[str, Iterator[bytes]]]) -> Artifact:
-        whole = [(CARD, iter([self._card])), *_folder_entries(self._base_folder(), _TOKENIZER_FILES), *entries]
+        tokenizer = _folder_entries(self._base_folder(), _TOKENIZER_FILES)
+        whole = [(CARD, iter([self._card])), *tokenizer, *self._use_entries(), *entries]
         return Artifact(name, _ZIP, zipped(whole), None)
+
+    def _use_entries(self) -> list[tuple[str, Iterator[bytes]]]:
+        model = self._model
+        if model.template_hash != template_hash():  # the script and what it reads are today's
+            return self._stored_entries(CONTRACT_FILE)
+        written = use_files(self._store, model.base_model, model.dataset, model.task, model.trained_tokens)
+        return [(name, iter([content])) for name, content in written]
 
     def _merged(self, merged: MergedModel) -> Iterator[bytes]:
         """The adapter is fetched when the first byte is asked for, and gone after the last."""
         with tempfile.TemporaryDirectory(dir=get_settings().work_folder, prefix="manyicl-") as folder:
-            fetch_weights(self._store, self._sha256, Path(folder))
+            fetch_weights(self._store, self._model.weights_sha256, Path(folder))
             yield from merged.stream(Path(folder))
 
     def _base_folder(self) -> Path:
-        base = find_base_model(self._base_model)
+        base = find_base_model(self._model.base_model)
         if base is None or not is_pulled(base_model_folder(base)):
-            raise Unavailable(f"{self._base_model} is not on this machine; run `manyicl models pull`")
+            raise Unavailable(f"{self._model.base_model} is not on this machine; run `manyicl models pull`")
         return base_model_folder(base)
 
 
 def _folder_entries(folder: Path, names: tuple[str, ...]) -> list[tuple[str, Iterator[bytes]]]:
-    return [(name, iter([(folder / name).read_bytes()])) for name in names if (folder / name).is_file()]
+    there = [(name, folder / name) for name in names if (folder / name).is_file()]
+    return [(name, iter([readable_by_all(name, path.read_bytes())])) for name, path in there]

@@ -1,6 +1,8 @@
 """A fine-tuned model's card: what it was trained on, how, and what its job measured."""
 
 import json
+import re
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,18 +12,17 @@ from manyicl_core.base_models.catalog import find_base_model
 from manyicl_core.method.tasks import Task
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.jobs.results import PairedResult, job_evaluation
+from manyicl_core.store.jobs.use import SHOWN, tasks_of, template_example
 from manyicl_core.store.tables import Job, Model
-from manyicl_core.store.tasks.datasets import load_dataset
 
+_MOST_LABELS = 20
 _METHOD = "https://arxiv.org/abs/2506.11103"
 
 
 def model_card(session: Session, store: ArtifactStore, model: Model) -> str:
     """The card as Markdown, with the metadata that model hubs read."""
     job = session.get_one(Job, model.job_id)
-    tasks = load_dataset(store, model.dataset)
-    if model.task is not None:
-        tasks = [task for task in tasks if task.definition.name == model.task]
+    tasks = tasks_of(store, model.dataset, model.task)
     evaluation = job_evaluation(session, job)
     results = evaluation.results if evaluation is not None else []
     if model.task is not None:
@@ -40,7 +41,7 @@ def model_card(session: Session, store: ArtifactStore, model: Model) -> str:
         "## Results\n",
         _results(model, results),
         "## Use\n",
-        _use(model),
+        _use(model, tasks),
     ]
     return "\n".join(parts)
 
@@ -69,12 +70,21 @@ def _task_table(tasks: Sequence[Task]) -> str:
             task.definition.name,
             task.definition.role,
             task.definition.metric,
+            task.definition.instruction,
+            _labels(task.definition.labels),
             len(task.demonstrations),
             len(task.queries),
         ]
         for task in tasks
     ]
-    return _table(["task", "role", "metric", "examples", "queries"], rows)
+    return _table(["task", "role", "metric", "instruction", "labels", "examples", "queries"], rows)
+
+
+def _labels(labels: list[str] | None) -> str:
+    if labels is None:
+        return "any text"
+    rest = len(labels) - _MOST_LABELS
+    return "; ".join(labels[:_MOST_LABELS]) + (f"; and {rest} more in manyicl.json" if rest > 0 else "")
 
 
 def _hyperparameters(job: Job) -> list[tuple[str, Any]]:
@@ -98,17 +108,45 @@ def _results(model: Model, results: Sequence[PairedResult]) -> str:
     return text
 
 
-def _use(model: Model) -> str:
+def _use(model: Model, tasks: Sequence[Task]) -> str:
+    load = "AutoModelForCausalLM.from_pretrained(folder)"
+    imports = "from transformers import AutoModelForCausalLM"
     if model.adaptation == "lora":
         load = f'PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{model.base_model}"), folder)'
-        imports = "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM"
-    else:
-        load, imports = "AutoModelForCausalLM.from_pretrained(folder)", "from transformers import AutoModelForCausalLM"
-    return (
-        f"```python\n{imports}\n\nmodel = {load}\n```\n\nThe prompt is an instruction and demonstrations, each "
-        "`Input: …`, line break, `Output: …`, line break, then the query; a line break ends the answer. Encoder "
-        f"version {model.encoder_version}, template hash `{model.template_hash}`.\n"
-    )
+        imports = f"from peft import PeftModel\n{imports}"
+    name = shlex.quote(tasks[0].definition.name)
+    example = template_example(tasks[0])
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", example)), default=0))  # longer than any within
+    return f"""In the folder that holds this card, with torch, transformers and peft installed:
+
+```
+python predict.py --task {name} "the input that is asked"
+```
+
+In other programs:
+
+```python
+{imports}
+
+model = {load}
+```
+
+The prompt is the task's instruction, demonstrations, and the input. After it the model writes a space, the answer and \
+a line break; of a task with labels, take the most probable label. A prompt of the task {_cell(name)}:
+
+{fence}
+{example}
+{fence}
+
+Each part (instruction, `Input: …` up to `Output:`, answer, line break) is tokenized by itself, without special \
+tokens, and the ids are joined, after the tokenizer's own start token, if it has one; `predict.py` does so. In answers \
+a backslash is `\\\\` and a line break `\\n`. `manyicl.json` has these templates, and each task's instruction, labels \
+and up to {SHOWN} demonstrations, which **are examples of the training file**: take them out before you give the \
+folder to anybody who must not see them. The model was trained on up to {model.trained_tokens} tokens of \
+demonstrations: show it more than these, with `--examples`.
+
+Encoder version {model.encoder_version}, template hash `{model.template_hash}`.
+"""
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

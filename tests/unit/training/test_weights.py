@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from manyicl_core.base_models.load import load_base_model
@@ -77,6 +77,31 @@ def test_an_adapter_carries_the_contract_of_its_encoder(model: PeftModel, tmp_pa
         "encoder_version": ENCODER_VERSION,
         "template_hash": template_hash(),
     }
+
+
+@pytest.mark.parametrize("lora", [LoraSpec(rank=4, alpha=8), LoraSpec(rank=2, alpha=4, dropout=0.5, top_layers=1)])
+def test_an_adapters_configuration_has_no_key_that_an_older_peft_does_not_know(
+    tiny_model: Path, tmp_path: Path, lora: LoraSpec
+):
+    save_weights(add_adapter(base_model(tiny_model), PUBLIC_ID, lora), tmp_path)
+    written = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert set(written) <= {
+        "base_model_name_or_path",
+        "bias",
+        "inference_mode",
+        "layers_to_transform",
+        "lora_alpha",
+        "lora_dropout",
+        "peft_type",
+        "r",
+        "target_modules",
+        "task_type",
+    }
+    # The rest are defaults: nothing is lost.
+    model = add_adapter(base_model(tiny_model), PUBLIC_ID, lora)
+    model.save_pretrained(str(tmp_path / "all"), save_embedding_layers=False)
+    whole = PeftConfig.from_pretrained(str(tmp_path / "all")).to_dict()
+    assert PeftConfig.from_pretrained(str(tmp_path)).to_dict() == whole
 
 
 def test_the_configs_bytes_do_not_hang_on_the_order_of_a_set(model: PeftModel, tmp_path: Path):
@@ -182,6 +207,13 @@ def test_a_whole_model_names_no_path_and_carries_the_contract_of_its_encoder(tin
         assert str(tiny_model).encode() not in content, path.name
         assert b"blocked" not in content, "an attention kernel that only this service has"
     assert json.loads((tmp_path / "manyicl.json").read_text())["template_hash"] == template_hash()
+
+
+def test_a_whole_models_rotary_base_and_dtype_are_told_to_older_readers_too(tiny_model: Path, tmp_path: Path):
+    save_weights(trainable_model(make_spec(tiny_model, lora=None), CPU, torch.float32), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"]
+    assert config["torch_dtype"] == config["dtype"]
 
 
 def test_full_fine_tuning_moves_every_weight_and_learns(whole_base: Path, tiny_model: Path, tmp_path: Path):
