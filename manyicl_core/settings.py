@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(default=60.0, description="a job whose worker is silent so long is free again")
     dispatch_seconds: float = Field(default=5.0, description="pause between two looks for waiting jobs")
     max_infrastructure_failures: int = Field(default=3, description="lost attempts in a row before a job fails")
+    stop_seconds: float = Field(
+        default=8.0, ge=3, description="seconds in which a worker that is told to stop (SIGTERM) has ended"
+    )
     work_folder: Path | None = Field(default=None, description="scratch space of workers and engine")
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, description="CPU threads a process")
     job_nice: int = Field(

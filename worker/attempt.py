@@ -25,7 +25,8 @@ from manyicl_core.settings import Settings, get_settings, required
 from manyicl_core.store.leases import Claim, LeaseLost, claim_work
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Leased
-from worker.giving_up import give_up_lost, is_last_attempt
+from worker import shutdown
+from worker.giving_up import give_up_lost, hand_over, is_last_attempt
 from worker.heartbeat import Heartbeat
 from worker.process import JobProcess, ProcessDied
 
@@ -153,6 +154,10 @@ def _see_through(kind: Kind[Row], claim: Claim[Row], settings: Settings, heartbe
             kind.cancel(store, claim)
         elif heartbeat.lost:
             raise LeaseLost(claim.id) from error
+        elif shutdown.is_asked():
+            heartbeat.let_go()
+            hand_over(claim)
+            _log.info("handed_over", reason=str(error))
         else:
             _try_again(kind, claim, store, heartbeat, _failure(error))
     else:

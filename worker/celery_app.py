@@ -5,12 +5,13 @@
 
 from typing import Any
 
-from celery.signals import worker_ready, worker_shutting_down
+from celery.signals import task_prerun, worker_ready, worker_shutting_down
 
 from manyicl_core.contract.train_spec import LoraSpec
 from manyicl_core.logging import configure_logging
 from manyicl_core.settings import get_settings
 from manyicl_core.store.hints import JOBS_QUEUE, MEASURE, RUN_EVALUATION, RUN_JOB, get_celery
+from worker import shutdown
 from worker.dispatcher import JOBS_WORK, Dispatcher, send_missing_hints
 from worker.measuring import measure_training
 from worker.next_work import run_next_job
@@ -43,6 +44,12 @@ def _start_dispatcher(**_: Any) -> None:
     _dispatcher.start()
 
 
+@task_prerun.connect
+def _run_task(**_: Any) -> None:
+    shutdown.leave_signals_to_the_worker()
+
+
 @worker_shutting_down.connect
-def _stop_dispatcher(**_: Any) -> None:
+def _stop(**_: Any) -> None:
+    shutdown.ask()
     _dispatcher.stop()

@@ -4,10 +4,24 @@ from sqlalchemy.orm import Session
 
 from manyicl_core.settings import get_settings
 from manyicl_core.store.events import add_evaluation_event, add_event
+from manyicl_core.store.hints import publish_hint
 from manyicl_core.store.leases import Claim, give_up_lease, hold
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Evaluation, Job, Leased
 from manyicl_core.store.tables.events import Level
+from worker.dispatcher import HOSTING_WORK, JOBS_WORK
+
+
+def hand_over(claim: Claim[Leased]) -> None:
+    """This worker is being stopped: another one goes on at once, and nothing is counted.
+
+    Raises:
+        LeaseLost: the fence has moved on.
+    """
+    with transaction() as session:
+        tell(session, claim, "info", "The worker is being stopped; the next one goes on")
+        give_up_lease(session, claim, lost=False)
+    publish_hint({**JOBS_WORK, **HOSTING_WORK}[claim.table], claim.id)
 
 
 def is_last_attempt(claim: Claim[Leased]) -> bool:

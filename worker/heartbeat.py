@@ -1,4 +1,4 @@
-"""Renew a lease in a thread, and carry a cancel or a lost lease to the process that works under it."""
+"""Renew a lease in a thread, and carry what ends the work to the process that works under it."""
 
 import threading
 import time
@@ -10,8 +10,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from manyicl_core.store.leases import Claim, LeaseLost, renew_lease
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Leased
+from worker import shutdown
+from worker.giving_up import hand_over
 
 _MOST_SECONDS = 1.0
+_LOOK_SECONDS = 0.2
 
 _log = structlog.get_logger(__name__)
 
@@ -21,8 +24,8 @@ class Heartbeat:
 
     Attributes:
         cancelled: somebody asked for the work to be cancelled.
-        lost: another worker holds the work, or it is over.
-        stop: set in both cases; the process must end.
+        lost: another worker holds the work, or may, or it is over.
+        stop: set in both cases, and when the worker is being stopped; the process must end.
     """
 
     def __init__(self, claim: Claim[Leased], lease_seconds: float) -> None:
@@ -52,8 +55,18 @@ class Heartbeat:
 
     def _beat(self) -> None:
         held_until = time.monotonic() + self._lease_seconds
-        while not self._over.wait(self._pause):
+        renew_at = time.monotonic() + self._pause
+        while not self._over.wait(_LOOK_SECONDS):
+            if shutdown.is_asked():
+                self.stop.set()
+            if not shutdown.is_due() and time.monotonic() < renew_at:
+                continue
+            renew_at = time.monotonic() + self._pause
             try:
+                if shutdown.is_due():
+                    # Whoever works does not get ready: a store that does not answer, a long step.
+                    hand_over(self._claim)
+                    raise LeaseLost(self._claim.id)
                 with transaction() as session:
                     cancel = renew_lease(session, self._claim, self._lease_seconds)
                 held_until = time.monotonic() + self._lease_seconds

@@ -23,6 +23,7 @@ from manyicl_core.store.pages import forget_deleted
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Context
 from manyicl_core.store.uploads.parts import remove_parts
+from worker import shutdown
 from worker.dispatcher import HOSTING_WORK, Dispatcher, send_missing_hints
 from worker.next_work import run_next_hosting
 from worker.webhooks import deliver_due
@@ -75,6 +76,7 @@ def _start_dispatcher(**_: Any) -> None:
 
 
 @worker_shutting_down.connect
-def _stop_dispatcher(**_: Any) -> None:
+def _stop(**_: Any) -> None:
+    shutdown.ask()
     _dispatcher.stop()
     _webhooks.stop()

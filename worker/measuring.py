@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import structlog
@@ -15,10 +16,12 @@ from manyicl_core.contract.train_spec import LoraSpec, TrainSpec
 from manyicl_core.settings import Settings, get_settings
 from manyicl_core.store.measurements.service import latest_measurement, record_measurement
 from manyicl_core.store.session import transaction
+from worker import shutdown
 
 _MEASURE = "manyicl_core.training.measure"
 _MOST_SECONDS = 600.0
 _GRACE_SECONDS = 2.0
+_LOOK_SECONDS = 0.2
 
 _log = structlog.get_logger(__name__)
 
@@ -57,9 +60,7 @@ def _measure(base_model: str, lora: LoraSpec | None, settings: Settings) -> Meas
         command = [sys.executable, "-m", _MEASURE, folder]
         process = spawn(command, job_environment(dict(os.environ)), subprocess.PIPE, nice=settings.job_nice)
         try:
-            output, _ = process.communicate(timeout=_MOST_SECONDS)
-        except subprocess.TimeoutExpired:
-            output = ""
+            output = _output(process)
         finally:
             stop(process, _GRACE_SECONDS)
     messages = [parse(line) for line in output.splitlines()]
@@ -69,3 +70,14 @@ def _measure(base_model: str, lora: LoraSpec | None, settings: Settings) -> Meas
         case _:
             _log.warning("not_measured", reason=str(messages or f"exit status {process.returncode}"))
             return None
+
+
+def _output(process: subprocess.Popen[str]) -> str:
+    """All that it says, or nothing when it takes too long or the worker is being stopped."""
+    until = time.monotonic() + _MOST_SECONDS
+    while time.monotonic() < until and not shutdown.is_asked():
+        try:
+            return process.communicate(timeout=_LOOK_SECONDS)[0]
+        except subprocess.TimeoutExpired:
+            continue
+    return ""

@@ -13,6 +13,7 @@ from manyicl_core.store.fair_queue import Rows, claim_waiting, waiting_work
 from manyicl_core.store.leases import Claim
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Context, Leased
+from worker import shutdown
 from worker.attempt import Kind, see_through
 from worker.batches import BATCH
 from worker.context_building import CONTEXT
@@ -29,6 +30,8 @@ _running: Counter[str] = Counter()
 def run_next_job() -> None:
     """Run the job or evaluation that comes next, if any waits."""
     kinds: tuple[Kind[Any], ...] = (JOB, EVALUATION)
+    if shutdown.is_asked():
+        return
     if (claim := _claim_next(kinds)) is not None:
         _run(kinds, claim)
 
@@ -40,6 +43,8 @@ def run_next_hosting() -> None:
     to few of each at a time, so that threads are left for short work; what finds no room goes on waiting, and the
     dispatcher sends its hint again.
     """
+    if shutdown.is_asked():
+        return
     with _claiming:  # one after the other, so that what has room is counted before the next one looks
         has_batch_room = _running["batch"] < _BATCHES_AT_A_TIME
         kinds: tuple[Kind[Any], ...] = (CONTEXT, BATCH) if has_batch_room else (CONTEXT,)

@@ -10,6 +10,7 @@ from types import TracebackType
 from manyicl_core.child_process import job_environment, spawn, stop
 from manyicl_core.contract.progress import Message, parse
 from manyicl_core.settings import get_settings
+from worker import shutdown
 from worker.heartbeat import Heartbeat
 
 _GRACE_SECONDS = 2.0
@@ -45,10 +46,15 @@ class JobProcess:
         Raises:
             ProcessDied: it ended otherwise, or the heartbeat asked for its end.
         """
+        asked_to_end = False
         while True:
-            if self._heartbeat.stop.is_set():
+            if self._heartbeat.lost or self._heartbeat.cancelled:
                 stop(self._process, _GRACE_SECONDS)
                 raise ProcessDied("stopped")
+            if shutdown.is_asked() and not asked_to_end:
+                # A trainer leaves a checkpoint after the step that it is in; others end.
+                self._process.terminate()
+                asked_to_end = True
             try:
                 line = self._lines.get(timeout=_POLL_SECONDS)
             except queue.Empty:

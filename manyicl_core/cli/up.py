@@ -144,10 +144,8 @@ class ServiceRun:
 
         engine = Service("engine", lambda: self._spawn("engine"), lambda: _healthy(self._engine_port), grace_seconds=3)
         api = Service("api", lambda: self._spawn("api"), lambda: _healthy(self._port))
-        worker = Service("worker", lambda: self._spawn("worker"), lambda: _worker_answers("celery"), grace_seconds=3)
-        hosting = Service(
-            "hosting", lambda: self._spawn("hosting"), lambda: _worker_answers(HOSTING_WORKER), grace_seconds=3
-        )
+        worker = Service("worker", lambda: self._spawn("worker"), lambda: _worker_answers("celery"))
+        hosting = Service("hosting", lambda: self._spawn("hosting"), lambda: _worker_answers(HOSTING_WORKER))
         for service in (engine, api, worker, hosting):
             self._services.start(service)
         for service in (engine, api, worker, hosting):

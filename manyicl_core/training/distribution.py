@@ -220,6 +220,10 @@ class Distribution:
             total.include(counted)
         return total
 
+    def any(self, own: bool) -> bool:
+        """Whether it is so in one of the processes; all of them get the same answer."""
+        return own if self._accelerator is None else any(gather_object([own]))
+
     def leave(self) -> None:
         """Part from the others, when all is done."""
         if self._accelerator is not None:

@@ -4,7 +4,7 @@ import math
 import os
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -49,7 +49,13 @@ def make_stream(spec: TrainSpec) -> SequenceStream:
     return SequenceStream(tasks, spec.seed, spec.stream, stands_alone(spec.objective))
 
 
-def train(spec: TrainSpec, folder: Path, checkpoint: Path | None, best: Path | None = None) -> Iterator[Message]:
+def train(
+    spec: TrainSpec,
+    folder: Path,
+    checkpoint: Path | None,
+    best: Path | None = None,
+    must_leave: Callable[[], bool] = lambda: False,
+) -> Iterator[Message]:
     """Train, yielding progress; checkpoints and the trained weights are written under ``folder``.
 
     Under ``torch.distributed.run`` every process of the job calls this. All yield the same; the
@@ -61,6 +67,7 @@ def train(spec: TrainSpec, folder: Path, checkpoint: Path | None, best: Path | N
         checkpoint: a checkpoint to go on from; the result is byte for byte that of a run that
             was never interrupted (on the same machine and thread count).
         best: the checkpoint with the best validation loss so far, where that is another one.
+        must_leave: whether to save where it stands after the present step, and end without having trained all.
 
     Raises:
         CannotDistribute: several processes cannot share this job.
@@ -112,21 +119,24 @@ def train(spec: TrainSpec, folder: Path, checkpoint: Path | None, best: Path | N
             metrics.valid_loss, metrics.valid_token_accuracy = scores.mean_loss, scores.token_accuracy
             is_best = state.record(scores.mean_loss)
         yield metrics
-        if is_best or (state.step % spec.checkpoint_every == 0 and state.step < plan.steps):
+        left = state.step < plan.steps
+        leaves = left and distribution.any(must_leave())
+        if is_best or leaves or (left and state.step % spec.checkpoint_every == 0):
             saved = save_checkpoint(folder / "checkpoints", spec, state, model, optimizer, distribution.leads)
             best = saved if is_best else best
             yield CheckpointSaved(step=state.step, folder=str(saved), valid_loss=metrics.valid_loss, best=is_best)
+        if leaves:
+            distribution.leave()
+            return
 
-    step = state.step
     weights = folder / "weights"
     weights.mkdir(exist_ok=True)
-    if validation and validation.patience is not None and state.best_step != step:
-        step = state.best_step
-        assert best is not None
-        if distribution.leads:
-            copy_weights(best, weights)
-    else:
+    step = state.best_step if validation and validation.patience is not None else state.step
+    if step == state.step:
         save_weights(model, weights, distribution.leads)
+    elif distribution.leads:
+        assert best is not None
+        copy_weights(best, weights)
     distribution.leave()
     yield Trained(step=step, folder=str(weights), peak_memory_bytes=peak_memory(device))
 

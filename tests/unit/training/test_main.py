@@ -1,11 +1,14 @@
 """The trainer as a process sees it: a folder in, lines out."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from manyicl_core.contract.progress import Failed, Started, Trained, parse
+from manyicl_core.contract.progress import CheckpointSaved, Failed, Started, StepMetrics, Trained, parse
+from manyicl_core.contract.train_spec import TrainSpec
 from manyicl_core.training.__main__ import main
 from tests.unit.training.specs import adapter_bytes, checkpoint_of, make_spec, steps_of, stopping_early
 
@@ -63,3 +66,34 @@ def test_a_checkpoint_of_another_job_ends_in_a_failure_with_a_code(
     assert isinstance(failed, Failed)
     assert failed.code == "engine_error"
     assert "CheckpointMismatch" in failed.message
+
+
+def start(spec: TrainSpec, folder: Path) -> subprocess.Popen[str]:
+    """A trainer in a process of its own, as a worker starts it."""
+    folder.mkdir(exist_ok=True)
+    (folder / "spec.json").write_text(spec.model_dump_json())
+    return subprocess.Popen([sys.executable, "-m", "manyicl_core.training", folder], stdout=subprocess.PIPE, text=True)
+
+
+def test_a_trainer_that_is_told_to_end_leaves_a_checkpoint_to_go_on_from(tiny_model: Path, tmp_path: Path):
+    spec = make_spec(tiny_model, checkpoint_every=1000)
+    with start(spec, tmp_path / "whole") as undisturbed, start(spec, tmp_path / "disturbed") as process:
+        assert process.stdout is not None
+        messages = [parse(process.stdout.readline()), parse(process.stdout.readline())]
+        process.terminate()
+        messages += [parse(line) for line in process.stdout]
+        undisturbed.communicate()
+    assert process.returncode == 1
+    *_, done, saved = messages
+    assert isinstance(done, StepMetrics)
+    assert isinstance(saved, CheckpointSaved)
+    assert saved.step == done.step < 6
+
+    Path(saved.folder).rename(tmp_path / "disturbed" / "checkpoint")
+    with start(spec, tmp_path / "disturbed") as process:
+        assert process.stdout is not None
+        goes_on = parse(process.stdout.readline())
+        process.communicate()
+    assert isinstance(goes_on, Started)
+    assert (goes_on.step, process.returncode) == (saved.step, 0)
+    assert adapter_bytes(tmp_path / "disturbed") == adapter_bytes(tmp_path / "whole")
