@@ -29,12 +29,15 @@ def job_evaluation(client: OpenAI, job: FineTuningJob) -> dict[str, Any]:
 
 
 def print_table(client: OpenAI, job: FineTuningJob, console: Console) -> None:
-    """A row a task, base and tuned side by side at each k; the means below; then what was forgotten."""
+    """A row a task, base and tuned side by side at each k; the means below; then warnings, k, and what was forgotten.
+
+    A figure with ``!`` is the tuned one's that has a warning.
+    """
     rows = job_rows(job)
     evaluation = job_evaluation(client, job)
     shots = sorted({row["k"] for row in rows})
-    title = "base→tuned [95 % interval of the difference]"
-    table = Table("role", "task", "metric", *[f"k={k}" for k in shots], title=title, box=SIMPLE)
+    title = "base→tuned [95 % interval of the difference]; baseline: always the most frequent answer"
+    table = Table("role", "task", "metric", "baseline", *[f"k={k}" for k in shots], title=title, box=SIMPLE)
     for column in table.columns:
         column.no_wrap = True
     for role in ("train", "heldout"):
@@ -43,12 +46,14 @@ def print_table(client: OpenAI, job: FineTuningJob, console: Console) -> None:
             if row["role"] == role:
                 tasks[row["task"]][row["k"]] = row
         for name, by_k in tasks.items():
-            metric = next(iter(by_k.values()))["metric"]
-            table.add_row(role, name, metric, *[_cell(by_k[k]) for k in shots])
+            row = next(iter(by_k.values()))
+            table.add_row(role, name, row["metric"], _short(row["baseline"]), *[_cell(by_k[k]) for k in shots])
         if tasks:
-            means = [_cell(_mean(evaluation, role, k)) for k in shots]
-            table.add_row(role, "mean", "", *means, style="bold", end_section=True)
+            means = [_mean(evaluation, role, k) for k in shots]
+            cells = [_short(means[0]["baseline"]), *map(_cell, means)]
+            table.add_row(role, "mean", "", *cells, style="bold", end_section=True)
     console.print(table)
+    _print_warnings(evaluation, rows, console)
     for entry in evaluation["forgetting_report"]:
         text = entry["plain_text"]
         console.print(
@@ -56,6 +61,17 @@ def print_table(client: OpenAI, job: FineTuningJob, console: Console) -> None:
             f"({text['difference']:+.3f})",
             markup=False,
         )
+
+
+def _print_warnings(evaluation: dict[str, Any], rows: list[dict[str, Any]], console: Console) -> None:
+    """What of the tuned model's figures is not to be trusted, and which k to use."""
+    for row in rows:
+        for warning in row["tuned_warnings"]:
+            console.print(f"! {row['task']}, k={row['k']}: {warning['message']}", markup=False)
+    for row in evaluation["recommendations"]:
+        if row["task"] is None and row["model"] != evaluation["base_model"]:
+            k = "none" if row["k"] is None else row["k"]
+            console.print(f"recommended k: {k} ({row['reason']})", markup=False)
 
 
 def write_report(path: Path, job: FineTuningJob, seconds: dict[str, float], client: OpenAI) -> None:
@@ -70,6 +86,7 @@ def write_report(path: Path, job: FineTuningJob, seconds: dict[str, float], clie
         "seconds": seconds,
         "results": job_rows(job),
         "means": evaluation["means"],
+        "recommendations": manyicl["recommendations"],
         "differences": [row for row in evaluation["comparisons"] if row["task"] is None],
         "forgetting": manyicl["forgetting"],
         "training": {
@@ -90,12 +107,19 @@ def _mean(evaluation: dict[str, Any], role: str, k: int) -> dict[str, Any]:
         row for row in evaluation["comparisons"] if (row["task"], row["role"], row["k"]) == (None, role, k)
     )
     interval = [difference["low"], difference["high"]]
-    return {"base": base["value"], "tuned": tuned["value"], "difference_interval": interval}
+    return {
+        "base": base["value"],
+        "tuned": tuned["value"],
+        "baseline": tuned["baseline"],
+        "tuned_warnings": tuned["warnings"],
+        "difference_interval": interval,
+    }
 
 
 def _cell(row: dict[str, Any]) -> str:
     low, high = row["difference_interval"]
-    return f"{_short(row['base'])}→{_short(row['tuned'])} [{_short(low, '+')} {_short(high, '+')}]"
+    mark = "!" if row["tuned_warnings"] else ""
+    return f"{_short(row['base'])}→{_short(row['tuned'])}{mark} [{_short(low, '+')} {_short(high, '+')}]"
 
 
 def _short(value: float, sign: str = "") -> str:

@@ -43,10 +43,8 @@ def measure(work: Attempt[Leased], evaluation: Evaluation) -> None:
     _measure_rest(work, evaluation)
     with transaction() as session:
         results = read_report(session, evaluation).results
-    means, comparisons = compare_models(work.store, evaluated_weights(evaluation), results)
-    work.write(
-        lambda session: recorder.record_success(session, work.claim, evaluation.id, work.store, means, comparisons)
-    )
+    found = compare_models(work.store, evaluated_weights(evaluation), results)
+    work.write(lambda session: recorder.record_success(session, work.claim, evaluation.id, work.store, *found))
 
 
 def _measure_rest(work: Attempt[Leased], evaluation: Evaluation) -> None:

@@ -7,6 +7,8 @@ from typing import Annotated, Literal, TextIO
 
 from pydantic import BaseModel, Field, TypeAdapter
 
+from manyicl_core.contract.evidence import Evidence
+
 
 class Started(BaseModel):
     """The work is known and about to begin, from step ``step``."""
@@ -77,6 +79,7 @@ class EvaluationResult(BaseModel):
         items_file: JSONL that the process wrote in its folder, a line an item, in the order of
             draws, then queries: ``{"line", "draw", "prediction", "reference", "score"}``;
             ``line`` is the query's line in the validation file.
+        evidence: what the most frequent answer scores, and which answers were given.
     """
 
     type: Literal["result"] = "result"
@@ -95,6 +98,7 @@ class EvaluationResult(BaseModel):
     seconds: float
     seconds_per_query: float
     items_file: str
+    evidence: Evidence
 
 
 class CurveResult(BaseModel):

@@ -6,6 +6,7 @@ Canonically equal texts (Unicode's composed and decomposed forms) are one text t
 import re
 import string
 from collections import Counter
+from collections.abc import Hashable
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
@@ -32,7 +33,7 @@ def score(metric: Metric, predictions: list[str], references: list[str]) -> floa
     return sum(item_score(metric, prediction, reference) for prediction, reference in pairs) / len(predictions)
 
 
-def item_score(metric: Metric, prediction: str, reference: str) -> float:
+def item_score(metric: str, prediction: str, reference: str) -> float:
     """The score of one pair; that of ``macro_f1``, which has none, is the exact match."""
     if metric == "f1":
         return token_f1(prediction, reference)
@@ -41,6 +42,15 @@ def item_score(metric: Metric, prediction: str, reference: str) -> float:
     if metric == "numeric":
         return numeric_match(prediction, reference)
     return float(same_text(prediction.strip(), reference.strip()))
+
+
+def answer_key(metric: str, text: str) -> Hashable:
+    """What two answers have in common that the metric does not tell apart."""
+    if metric == "numeric" and (number := _last_number(text)) is not None:
+        return number
+    if metric == "f1" and (words := _squad_words(text)):
+        return tuple(sorted(words))
+    return canonical(text.strip())
 
 
 def token_f1(prediction: str, reference: str) -> float:

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from manyicl_core.contract.evaluation_spec import Point
 from manyicl_core.contract.progress import EvaluationResult
+from manyicl_core.evaluation.evidence import answer_labels, evidence_of
 from manyicl_core.evaluation.metrics import item_score
 from manyicl_core.evaluation.statistics import Items, interval
 from manyicl_core.inference.compilation import compile_prefix
@@ -90,6 +91,7 @@ def measure_points(
     extends the shorter one of the same draw, so no demonstration runs through the model twice.
     """
     prefixes = [EMPTY_PREFIX] * draws
+    labels = answer_labels(queries.task, queries.queries)
     for point in sorted(points, key=lambda point: point.k):
         started = time.perf_counter()
         shots: list[int] = []
@@ -122,6 +124,7 @@ def measure_points(
             seconds=time.perf_counter() - started,
             seconds_per_query=statistics.median(seconds),
             items_file=_write(items, folder),
+            evidence=evidence_of(items, labels, seed),
         )
 
 

@@ -50,6 +50,7 @@ def test_a_job_ends_with_an_evaluation_and_its_model_is_evaluated_again(
         low, high = row["difference_interval"]
         assert low <= row["difference"] <= high
         assert row["difference"] == pytest.approx(row["tuned"] - row["base"])
+    check_evidence(client, own, job.id, told)
     [forgotten] = told["forgetting"]
     assert forgotten == own["forgetting_report"][0]
     text = forgotten["plain_text"]
@@ -91,6 +92,44 @@ def test_a_job_ends_with_an_evaluation_and_its_model_is_evaluated_again(
 
     with pytest.raises(openai.ConflictError, match="over"):
         cancel_evaluation(client, again["id"])
+
+
+def check_evidence(client: OpenAI, own: dict[str, Any], job_id: str, told: dict[str, Any]) -> None:
+    """What stands behind every result, and where it is told: in the job, the events and the means."""
+    tuned = own["models"][1]
+    for row in own["results"]:
+        baseline = row["baseline"]
+        assert baseline["difference"] == pytest.approx(row["value"] - baseline["value"])
+        if baseline["difference"] < 0:
+            assert "below_most_frequent_answer" in [warning["code"] for warning in row["warnings"]]
+        assert (row["labels"] is None) == (row["confusion"] is None) == (row["task"] == "sum")
+        for line, figures in zip((row["confusion"] or {"counts": []})["counts"], row["labels"] or [], strict=True):
+            assert sum(line) == figures["support"]
+    results = {(row["model"], row["task"], row["k"]): row for row in own["results"]}
+    for row in told["results"]:
+        theirs, ours = (results[model, row["task"], row["k"]] for model in own["models"])
+        assert (row["base_warnings"], row["tuned_warnings"]) == (theirs["warnings"], ours["warnings"])
+        assert (row["baseline"], row["baseline_answer"]) == (ours["baseline"]["value"], ours["baseline"]["answer"])
+        assert row["tuned_recall"] == (
+            {figures["label"]: figures["recall"] for figures in ours["labels"]} if ours["labels"] else None
+        )
+        assert row["verdict"] in ("better", "worse", "no_difference", "not_above_baseline")
+    for mean in own["means"]:
+        rows = [row for row in own["results"] if all(row[key] == mean[key] for key in ("model", "role", "k"))]
+        assert mean["baseline"] == pytest.approx(sum(row["baseline"]["value"] for row in rows) / len(rows))
+        assert mean["tasks_below_baseline"] == sum(row["baseline"]["difference"] < 0 for row in rows)
+    assert [(row["model"], row["task"]) for row in own["recommendations"]] == [
+        (model, task) for model in own["models"] for task in ("colour", "sum", "parity", None)
+    ]
+    assert told["recommendations"] == own["recommendations"][4:]
+
+    # Three queries show nothing: there are warnings, and of the tuned model they are events of the job too.
+    warned = {(row["task"], row["k"]) for row in own["results"] if row["model"] == tuned and row["warnings"]}
+    events = [event for event in list_events(client, own["id"]) if event["level"] == "warn"]
+    assert warned == {(event["data"]["task"], event["data"]["k"]) for event in events if "baseline" in event["data"]}
+    assert warned and all(event["data"]["model"] == tuned for event in events)
+    job_events = client.fine_tuning.jobs.list_events(job_id, limit=100)
+    assert {event["message"] for event in events} <= {event.message for event in job_events if event.level == "warn"}
 
 
 def check_evaluation_of_a_job(client: OpenAI, own: dict[str, Any], job_id: str, tuned: str) -> None:

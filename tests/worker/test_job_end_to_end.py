@@ -54,6 +54,10 @@ def test_a_job_ends_in_a_model_that_answers(
     # The model's card has the result table.
     card = client.get(f"/models/{job.fine_tuned_model}/artifacts/README.md", cast_to=str)
     assert "| parity | heldout | 2 | accuracy | " in card
+    assert "| all tasks | " in card
+    for row in told["results"]:
+        for warning in row["tuned_warnings"]:
+            assert f"- {row['task']}, k={row['k']}: {warning['message']}\n" in card
 
     # Events: the whole story, the last one first.
     events = [event.message for event in client.fine_tuning.jobs.list_events(job.id, limit=100)]
@@ -105,8 +109,22 @@ def check_demo(client: OpenAI, job: FineTuningJob, console: Console, seconds: di
     assert "Fine-tuning job successfully completed" in shown
     assert all(f"Evaluated {task} " in shown for task in ("colour", "sum", "parity"))
     assert "base→tuned" in shown
+    assert "recommended k: " in shown
+    assert job.model_extra is not None
+    for row in job.model_extra["manyicl"]["results"]:
+        for warning in row["tuned_warnings"]:
+            assert f"! {row['task']}, k={row['k']}: {warning['message'][:30]}" in shown
     report = json.loads(path.read_text(encoding="utf-8"))
-    assert set(report) == {"model", "seconds", "results", "means", "differences", "forgetting", "training"}
+    assert set(report) == {
+        "model",
+        "seconds",
+        "results",
+        "means",
+        "recommendations",
+        "differences",
+        "forgetting",
+        "training",
+    }
     assert report["model"] == job.fine_tuned_model
     assert {"training", "evaluation", "post_to_first_step"} <= set(report["seconds"])
     assert len(report["results"]) == 6

@@ -14,16 +14,17 @@ from sqlalchemy.orm import Session
 
 from manyicl_core.contract.progress import CurveResult, EvaluationResult, PlainTextResult
 from manyicl_core.objects import ArtifactStore
-from manyicl_core.store.evaluations.plan import repetitions
+from manyicl_core.store.evaluations.plan import evaluated_weights, repetitions
 from manyicl_core.store.evaluations.predictions import prediction_lines
 from manyicl_core.store.evaluations.reports import read_report
-from manyicl_core.store.evaluations.schemas import ComparisonObject, MeanObject
+from manyicl_core.store.evaluations.schemas import ComparisonObject, MeanObject, RecommendationObject
 from manyicl_core.store.events import add_evaluation_event, add_event
 from manyicl_core.store.files.service import create_result_file
 from manyicl_core.store.job_states import CANCELLED, FAILED, FINAL, SUCCEEDED
 from manyicl_core.store.leases import Claim, finish, hold
 from manyicl_core.store.tables import Evaluation, EvaluationCurve, Leased, PlainText
 from manyicl_core.store.tables import EvaluationResult as ResultRow
+from manyicl_core.store.tables.events import Level
 
 
 def record_started(session: Session, claim: Claim[Leased], evaluation_id: str, left: int) -> None:
@@ -42,11 +43,18 @@ def record_result(
     if session.execute(row.on_conflict_do_nothing().returning(ResultRow.k)).scalar() is None:
         return
     _forget_losses(session, claim)
+    evidence = message.evidence
     text = (
         f"Evaluated {message.task} ({message.role}) at k={message.k}: {message.metric} "
-        f"{message.value:.3f} [{message.low:.3f}, {message.high:.3f}], {message.model}"
+        f"{message.value:.3f} [{message.low:.3f}, {message.high:.3f}], {message.model}; "
+        f"always the most frequent answer: {evidence.baseline.value:.3f}"
     )
-    _tell(session, evaluation, text, message.model_dump(exclude={"items_file"}))
+    data = message.model_dump(exclude={"items_file", "evidence"})
+    data |= evidence.model_dump(include={"baseline", "distinct_answers", "warnings"})
+    _tell(session, evaluation, text, data)
+    if evidence.warnings and not _is_yardstick(evaluation, message.model):
+        told = "; ".join(warning.message for warning in evidence.warnings)
+        _tell(session, evaluation, f"{message.model} at {message.task}, k={message.k}: {told}", data, level="warn")
 
 
 def record_curve(session: Session, claim: Claim[Leased], evaluation_id: str, message: CurveResult) -> None:
@@ -76,13 +84,18 @@ def record_success(
     store: ArtifactStore,
     means: Sequence[MeanObject],
     comparisons: Sequence[ComparisonObject],
+    recommendations: Sequence[RecommendationObject],
 ) -> None:
     """All is measured: the comparisons are known, the predictions are a file."""
     evaluation = _held(session, claim, evaluation_id)
     evaluation.means = [mean.model_dump() for mean in means]
     evaluation.comparisons = [comparison.model_dump() for comparison in comparisons]
+    evaluation.recommendations = [recommendation.model_dump() for recommendation in recommendations]
     if evaluation.tasks:
         evaluation.result_files = [_predictions_file(session, store, evaluation)]
+    for recommendation in recommendations:
+        if recommendation.task is None and not _is_yardstick(evaluation, recommendation.model):
+            _tell_recommendation(session, evaluation, recommendation)
     finish(session, evaluation, SUCCEEDED)
     _tell(session, evaluation, "Evaluation successfully completed", None)
 
@@ -147,11 +160,27 @@ def _cancel(session: Session, evaluation: Evaluation) -> None:
     add_evaluation_event(session, evaluation.id, "info", "The evaluation was cancelled")
 
 
-def _tell(session: Session, evaluation: Evaluation, message: str, data: dict[str, object] | None) -> None:
+def _is_yardstick(evaluation: Evaluation, model: str) -> bool:
+    """Whether ``model`` is the base model that others are compared with: nobody need be warned of it."""
+    first, *others = evaluated_weights(evaluation)
+    return bool(others) and first.name == model and first.weights_sha256 is None
+
+
+def _tell_recommendation(session: Session, evaluation: Evaluation, recommendation: RecommendationObject) -> None:
+    k = "none" if recommendation.k is None else recommendation.k
+    tasks = "1 task" if recommendation.tasks == 1 else f"{recommendation.tasks} tasks"
+    text = f"Recommended k over {tasks}, {recommendation.model}: {k}; {recommendation.reason}"
+    level: Level = "warn" if recommendation.k is None else "info"
+    _tell(session, evaluation, text, recommendation.model_dump(), level)
+
+
+def _tell(
+    session: Session, evaluation: Evaluation, message: str, data: dict[str, object] | None, level: Level = "info"
+) -> None:
     """Add to the evaluation's story, and to that of its job: who follows a job sees how it is evaluated."""
-    add_evaluation_event(session, evaluation.id, "info", message, data)
+    add_evaluation_event(session, evaluation.id, level, message, data)
     if evaluation.job_id is not None:
-        add_event(session, evaluation.job_id, "info", message, "message", data)
+        add_event(session, evaluation.job_id, level, message, "message", data)
 
 
 def _predictions_file(session: Session, store: ArtifactStore, evaluation: Evaluation) -> str:

@@ -5,13 +5,23 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from manyicl_core.contract.evidence import (
+    Baseline,
+    Confusion,
+    Evidence,
+    LabelFigures,
+    ResultWarning,
+    WarningCode,
+)
 from manyicl_core.store.evaluations.plan import evaluated_weights, planned_measurements
 from manyicl_core.store.evaluations.reports import Report
-from manyicl_core.store.tables import Evaluation, EvaluationEvent
+from manyicl_core.store.tables import Evaluation, EvaluationEvent, EvaluationResult
 from manyicl_core.store.tables.events import EventType, Level
 
 DEDICATED = "dedicated"
 """Stands for the models of a dedicated job together, each at its own task, where tasks are averaged."""
+
+Verdict = Literal["better", "worse", "no_difference", "not_above_baseline"]
 
 
 class EvaluationError(BaseModel):
@@ -32,7 +42,8 @@ class ResultObject(BaseModel):
     """One metric of one model and task at one k, from 0 to 1, with its 95 % interval.
 
     ``shots`` is what a context really held, where less than ``k`` exists or fits. ``seconds`` is
-    for all queries and draws, ``seconds_per_query`` the median of one answer.
+    for all queries and draws, ``seconds_per_query`` the median of one answer. The fields of
+    ``Evidence`` follow; a result from before there was any has no ``baseline``.
     """
 
     model: str
@@ -49,6 +60,12 @@ class ResultObject(BaseModel):
     draws: int
     seconds: float
     seconds_per_query: float
+    baseline: Baseline | None
+    distinct_answers: int | None
+    macro_f1: float | None
+    labels: list[LabelFigures] | None
+    confusion: Confusion | None
+    warnings: list[ResultWarning]
 
 
 class CurveObject(BaseModel):
@@ -71,7 +88,9 @@ class PlainTextObject(BaseModel):
 class MeanObject(BaseModel):
     """The mean of a model's metrics over the trained or the held-out tasks at one k, with its interval.
 
-    ``model`` is ``dedicated`` for the models of a dedicated job, each at its own task.
+    ``model`` is ``dedicated`` for the models of a dedicated job, each at its own task. ``baseline``
+    is the mean of the tasks' baselines, ``warnings`` are those of the mean, ``warned_tasks`` the
+    tasks of each warning.
     """
 
     model: str
@@ -81,13 +100,25 @@ class MeanObject(BaseModel):
     value: float
     low: float
     high: float
+    baseline: float | None = None
+    tasks_below_baseline: int | None = None
+    warnings: list[ResultWarning] = []
+    warned_tasks: dict[WarningCode, list[str]] = {}
+
+
+class ModelWarning(ResultWarning):
+    """A warning of one of the compared models."""
+
+    model: str
 
 
 class ComparisonObject(BaseModel):
     """``model`` minus ``against`` on the same queries and draws, with the 95 % interval of the difference.
 
     ``task`` is None for the mean over the ``tasks`` tasks of a role. ``p_value`` is the paired
-    bootstrap's; ``mcnemar_p_value`` is there where every score is 0 or 1.
+    bootstrap's; ``mcnemar_p_value`` is there where every score is 0 or 1. ``verdict`` says how
+    ``model`` did; ``not_above_baseline``: the better one, or either, is no better than always
+    giving the most frequent answer, so the difference means nothing.
     """
 
     model: str
@@ -101,6 +132,21 @@ class ComparisonObject(BaseModel):
     high: float
     p_value: float
     mcnemar_p_value: float | None
+    verdict: Verdict | None = None
+    warnings: list[ModelWarning] = []
+
+
+class RecommendationObject(BaseModel):
+    """The k to serve a model with at one task, or, with ``task`` None, at all ``tasks`` tasks; and why.
+
+    ``k`` is None where the model is useless at every k.
+    """
+
+    model: str
+    task: str | None
+    tasks: int
+    k: int | None
+    reason: str
 
 
 class PlainTextChange(BaseModel):
@@ -143,6 +189,7 @@ class EvaluationObject(BaseModel):
     results: list[ResultObject]
     means: list[MeanObject]
     comparisons: list[ComparisonObject]
+    recommendations: list[RecommendationObject]
     curves: list[CurveObject]
     plain_text: list[PlainTextObject]
     forgetting_report: list[ForgettingObject]
@@ -177,9 +224,10 @@ def evaluation_object(evaluation: Evaluation, report: Report) -> EvaluationObjec
         seed=evaluation.seed,
         **evaluation.options,
         progress=Progress(done=report.measured, total=planned_measurements(evaluation)),
-        results=[ResultObject.model_validate(row, from_attributes=True) for row in report.results],
+        results=[result_object(row) for row in report.results],
         means=[MeanObject.model_validate(row) for row in evaluation.means],
         comparisons=comparisons(evaluation),
+        recommendations=recommendations(evaluation),
         curves=[CurveObject.model_validate(row, from_attributes=True) for row in report.curves],
         plain_text=[PlainTextObject.model_validate(row, from_attributes=True) for row in report.plain_text],
         forgetting_report=forgetting_report(evaluation, report),
@@ -193,6 +241,20 @@ def evaluation_error(evaluation: Evaluation) -> EvaluationError | None:
     if evaluation.error_code is None:
         return None
     return EvaluationError(code=evaluation.error_code, message=evaluation.error_message or "")
+
+
+def result_object(row: EvaluationResult) -> ResultObject:
+    """A row as the API shows it."""
+    measured = {name: getattr(row, name) for name in ResultObject.model_fields if name not in Evidence.model_fields}
+    return ResultObject.model_validate(measured | (row.evidence or _NO_EVIDENCE))
+
+
+_NO_EVIDENCE: dict[str, Any] = {**dict.fromkeys(Evidence.model_fields), "warnings": []}
+
+
+def recommendations(evaluation: Evaluation) -> list[RecommendationObject]:
+    """Which k to serve each model with; none before the end."""
+    return [RecommendationObject.model_validate(row) for row in evaluation.recommendations]
 
 
 def comparisons(evaluation: Evaluation) -> list[ComparisonObject]:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from manyicl_core.base_models.catalog import find_base_model
 from manyicl_core.method.tasks import Task
 from manyicl_core.objects import ArtifactStore
+from manyicl_core.store.evaluations.schemas import RecommendationObject
 from manyicl_core.store.jobs.results import PairedResult, job_evaluation
 from manyicl_core.store.jobs.use import SHOWN, tasks_of, template_example
 from manyicl_core.store.tables import Job, Model
@@ -25,8 +26,10 @@ def model_card(session: Session, store: ArtifactStore, model: Model) -> str:
     tasks = tasks_of(store, model.dataset, model.task)
     evaluation = job_evaluation(session, job)
     results = evaluation.results if evaluation is not None else []
+    recommendations = evaluation.recommendations if evaluation is not None else []
     if model.task is not None:
         results = [pair for pair in results if pair.tuned.task == model.task]
+        recommendations = [row for row in recommendations if row.task == model.task]
     licence = _licence(model.base_model)
     parts = [
         _metadata(model, licence),
@@ -39,7 +42,7 @@ def model_card(session: Session, store: ArtifactStore, model: Model) -> str:
         "## Hyperparameters\n",
         _table(["name", "value"], _hyperparameters(job)),
         "## Results\n",
-        _results(model, results),
+        _results(model, results, recommendations),
         "## Use\n",
         _use(model, tasks),
     ]
@@ -94,15 +97,28 @@ def _hyperparameters(job: Job) -> list[tuple[str, Any]]:
     return [(key, value if isinstance(value, str) else json.dumps(value)) for key, value in values.items()]
 
 
-def _results(model: Model, results: Sequence[PairedResult]) -> str:
+def _results(model: Model, results: Sequence[PairedResult], recommendations: Sequence[RecommendationObject]) -> str:
     if not results:
         return "The job measured nothing: it had no validation file.\n"
     rows = []
+    warnings = []
     for pair in sorted(results, key=lambda pair: (pair.base.role != "train", pair.base.task, pair.base.k)):
         base, tuned, difference = pair.base, pair.tuned, pair.difference
         interval = f"{difference.difference:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]" if difference else ""
-        rows.append([base.task, base.role, base.k, base.metric, f"{base.value:.3f}", f"{tuned.value:.3f}", interval])
-    text = _table(["task", "role", "k", "metric", "base", "tuned", "difference (95 % interval)"], rows)
+        verdict = (difference.verdict or "").replace("_", " ") if difference else ""
+        baseline = f"{tuned.baseline.value:.3f}" if tuned.baseline else ""
+        figures = [baseline, f"{base.value:.3f}", f"{tuned.value:.3f}", interval, verdict]
+        rows.append([base.task, base.role, base.k, base.metric, *figures])
+        warnings += [f"{base.task}, k={base.k}: {warning.message}" for warning in tuned.warnings]
+    text = _table(["task", "role", "k", "metric", "baseline", "base", "tuned", "difference (95 %)", "verdict"], rows)
+    text += "\nThe baseline is always giving the most frequent answer.\n"
+    if warnings:
+        text += "\nWarnings of the tuned model:\n\n" + "".join(f"- {_cell(warning)}\n" for warning in warnings)
+    if recommendations:
+        recommended = [
+            [row.task or "all tasks", "none" if row.k is None else row.k, row.reason] for row in recommendations
+        ]
+        text += "\n" + _table(["task", "recommended k", "reason"], recommended)
     if model.step is not None:
         text += "\nMeasured with the job's final weights, not with this checkpoint's.\n"
     return text

@@ -13,10 +13,13 @@ from manyicl_core.store.evaluations.schemas import (
     ComparisonObject,
     EvaluationError,
     ForgettingObject,
+    RecommendationObject,
     ResultObject,
     comparisons,
     evaluation_error,
     forgetting_report,
+    recommendations,
+    result_object,
 )
 from manyicl_core.store.tables import Evaluation, Job
 
@@ -38,6 +41,7 @@ class JobEvaluation:
     status: str
     error: EvaluationError | None
     results: list[PairedResult]
+    recommendations: list[RecommendationObject]
     forgetting: list[ForgettingObject]
 
 
@@ -60,15 +64,21 @@ def job_evaluation(session: Session, job: Job) -> JobEvaluation | None:
 def _job_evaluation(evaluation: Evaluation, report: Report) -> JobEvaluation:
     by_point: dict[tuple[str, int], dict[str, ResultObject]] = defaultdict(dict)
     for row in report.results:
-        by_point[row.task, row.k][row.model] = ResultObject.model_validate(row, from_attributes=True)
+        by_point[row.task, row.k][row.model] = result_object(row)
     differences = {(row.task, row.k): row for row in comparisons(evaluation)}
     pairs = []
     for (task, k), by_model in by_point.items():
         base, tuned = evaluation.base_model, tuned_model(evaluation, task)
         if base in by_model and tuned in by_model:
             pairs.append(PairedResult(by_model[base], by_model[tuned], differences.get((task, k))))
+    ours = [row for row in recommendations(evaluation) if row.model != evaluation.base_model]
     return JobEvaluation(
-        evaluation.id, evaluation.state, evaluation_error(evaluation), pairs, forgetting_report(evaluation, report)
+        evaluation.id,
+        evaluation.state,
+        evaluation_error(evaluation),
+        pairs,
+        ours,
+        forgetting_report(evaluation, report),
     )
 
 

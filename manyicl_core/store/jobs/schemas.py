@@ -5,8 +5,15 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from manyicl_core.contract.evidence import ResultWarning
 from manyicl_core.store import job_states
-from manyicl_core.store.evaluations.schemas import EvaluationError, ForgettingObject
+from manyicl_core.store.evaluations.schemas import (
+    EvaluationError,
+    ForgettingObject,
+    RecommendationObject,
+    ResultObject,
+    Verdict,
+)
 from manyicl_core.store.jobs.results import JobEvaluation, PairedResult
 from manyicl_core.store.tables import Job, JobEvent
 from manyicl_core.store.tables.events import EventType, Level
@@ -38,7 +45,7 @@ class JobResultObject(BaseModel):
     """One line of the result table: the base model beside the tuned one.
 
     Metrics are from 0 to 1, with their 95 % intervals; the difference is paired, and known once
-    the evaluation is over.
+    the evaluation is over. ``verdict`` is as in ``ComparisonObject``; the recalls are by label.
     """
 
     task: str
@@ -53,6 +60,13 @@ class JobResultObject(BaseModel):
     difference: float | None
     difference_interval: tuple[float, float] | None
     p_value: float | None
+    verdict: Verdict | None
+    baseline: float | None
+    baseline_answer: str | None
+    base_warnings: list[ResultWarning]
+    tuned_warnings: list[ResultWarning]
+    base_recall: dict[str, float | None] | None
+    tuned_recall: dict[str, float | None] | None
     queries: int
     draws: int
 
@@ -76,6 +90,7 @@ class ManyiclJob(BaseModel):
     evaluation_status: str | None
     evaluation_error: EvaluationError | None
     results: list[JobResultObject]
+    recommendations: list[RecommendationObject]
     forgetting: list[ForgettingObject]
 
 
@@ -183,6 +198,7 @@ def job_object(job: Job, evaluation: JobEvaluation | None) -> JobObject:
             evaluation_status=evaluation.status if evaluation else None,
             evaluation_error=evaluation.error if evaluation else None,
             results=[_result_object(pair) for pair in evaluation.results] if evaluation else [],
+            recommendations=evaluation.recommendations if evaluation else [],
             forgetting=evaluation.forgetting if evaluation else [],
         ),
     )
@@ -203,9 +219,20 @@ def _result_object(pair: PairedResult) -> JobResultObject:
         difference=difference.difference if difference else None,
         difference_interval=(difference.low, difference.high) if difference else None,
         p_value=difference.p_value if difference else None,
+        verdict=difference.verdict if difference else None,
+        baseline=tuned.baseline.value if tuned.baseline else None,
+        baseline_answer=tuned.baseline.answer if tuned.baseline else None,
+        base_warnings=base.warnings,
+        tuned_warnings=tuned.warnings,
+        base_recall=_recall(base),
+        tuned_recall=_recall(tuned),
         queries=base.queries,
         draws=base.draws,
     )
+
+
+def _recall(result: ResultObject) -> dict[str, float | None] | None:
+    return None if result.labels is None else {figures.label: figures.recall for figures in result.labels}
 
 
 def event_object(event: JobEvent) -> EventObject:

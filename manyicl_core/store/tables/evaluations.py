@@ -24,6 +24,7 @@ class Evaluation(Leased):
         options: shots, queries, draws, curve_shots, forgetting.
         means: averages over the trained and the held-out tasks, once all is measured.
         comparisons: the paired comparisons, once all is measured.
+        recommendations: which k to serve each model with, once all is measured.
     """
 
     __tablename__ = "evaluations"
@@ -42,11 +43,17 @@ class Evaluation(Leased):
     seed: Mapped[int]
     means: Mapped[_Objects] = mapped_column(JSONB, default=list)
     comparisons: Mapped[_Objects] = mapped_column(JSONB, default=list)
+    recommendations: Mapped[_Objects] = mapped_column(JSONB, default=list)
     result_files: Mapped[list[str]] = mapped_column(JSONB, default=list)
 
 
 class EvaluationResult(Base):
-    """One metric of one model and task at one k, from 0 to 1; ``items_key`` is where its predictions lie."""
+    """One metric of one model and task at one k, from 0 to 1.
+
+    Attributes:
+        items_key: where its predictions lie.
+        evidence: an ``Evidence`` object; None in rows from before there was one.
+    """
 
     __tablename__ = "evaluation_results"
 
@@ -67,6 +74,7 @@ class EvaluationResult(Base):
     seconds: Mapped[float]
     seconds_per_query: Mapped[float]
     items_key: Mapped[str]
+    evidence: Mapped[dict[str, Any] | None]
 
 
 class EvaluationCurve(Base):

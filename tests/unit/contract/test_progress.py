@@ -5,6 +5,7 @@ import io
 import pytest
 from pydantic import ValidationError
 
+from manyicl_core.contract.evidence import Baseline, Evidence, ResultWarning
 from manyicl_core.contract.progress import (
     CheckpointSaved,
     CurveResult,
@@ -52,6 +53,14 @@ MESSAGES: list[Message] = [
         seconds=1.0,
         seconds_per_query=0.05,
         items_file="items-0.jsonl",
+        evidence=Evidence(
+            baseline=Baseline(answer="6", share=0.3, value=0.3, macro_f1=None, difference=0.2, low=-0.1, high=0.4),
+            distinct_answers=3,
+            macro_f1=None,
+            labels=None,
+            confusion=None,
+            warnings=[ResultWarning(code="no_better_than_most_frequent_answer", message="…")],
+        ),
     ),
     CurveResult(model="base", task="sort", exact_match=[0.0, 0.5], answers=[2, 2]),
     PlainTextResult(model="base", cross_entropy=3.5, tokens=2000),
