@@ -27,6 +27,7 @@ from rich.console import Console
 
 from benchmarks.engine_under_load import Context, closed_loop, random_tokens, running_engine
 from benchmarks.sample_jobs import pooled_task, speed_job
+from manyicl_core.base_models.catalog import known_base_models
 from manyicl_core.child_process import job_environment, spawn, stop
 from manyicl_core.contract.progress import StepMetrics, parse
 from manyicl_core.method.sequences import StreamSettings
@@ -86,7 +87,7 @@ def main() -> int:
 def measure(url: str, rounds: int, queries: int) -> dict[str, Any]:
     """All situations in turns; medians over the rounds."""
     random_ = random.Random(0)
-    context = Context(get_settings().base_model, random_tokens(random_, CONTEXT_TOKENS))
+    context = Context(known_base_models()[0].id, random_tokens(random_, CONTEXT_TOKENS))
 
     def query_seconds() -> float:
         calls = closed_loop(url, [[context.query(random_) for _ in range(queries)]])

@@ -17,10 +17,9 @@ import httpx2
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.light_client import LightClient
-from manyicl_core.base_models.catalog import base_model_folder, find_base_model
+from manyicl_core.base_models.catalog import base_model_folder, known_base_models
 from manyicl_core.child_process import engine_environment, spawn, stop
 from manyicl_core.embedded import free_port
-from manyicl_core.settings import get_settings
 
 QUERY_TOKENS = 30
 ANSWER_TOKENS = 5
@@ -65,8 +64,7 @@ def running_engine(folder: Path, module: str = "manyicl_core.inference", **setti
 
 def model_folder() -> Path:
     """Where the base model of the settings lies; get it with ``manyicl models pull``."""
-    entry = find_base_model(get_settings().base_model)
-    assert entry is not None
+    entry = known_base_models()[0]
     return base_model_folder(entry)
 
 

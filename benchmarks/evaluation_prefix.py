@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from tokenizers import Tokenizer
 
-from manyicl_core.base_models.catalog import base_model_folder, find_base_model
+from manyicl_core.base_models.catalog import base_model_folder, known_base_models
 from manyicl_core.base_models.load import compute_device, compute_dtype, load_base_model
 from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.evaluation.points import QuerySet, TextModel
@@ -28,7 +28,6 @@ from manyicl_core.inference.decoding import answers
 from manyicl_core.inference.language_model import LanguageModel, TunedModel
 from manyicl_core.inference.prefix import EMPTY_PREFIX
 from manyicl_core.method.tasks import Example, Task, TaskDefinition
-from manyicl_core.settings import get_settings
 
 TASKS = Path(__file__).resolve().parents[1] / "examples" / "tasks"
 SHOTS = 32
@@ -43,8 +42,7 @@ def main() -> int:
     arguments = parser.parse_args()
     names = ["support_triage", "mail_subject"] if arguments.quick else sorted(path.name for path in TASKS.iterdir())
     alone = 3 if arguments.quick else 8
-    entry = find_base_model(get_settings().base_model)
-    assert entry is not None
+    entry = known_base_models()[0]
     folder = base_model_folder(entry)
     device = compute_device()
     model = TunedModel(LanguageModel(load_base_model(folder, device, compute_dtype(device))))

@@ -21,8 +21,8 @@ from rich.table import Table
 
 from benchmarks.engine_under_load import ANSWER_TOKENS, QUERY_TOKENS, Context, closed_loop, rate, running_engine
 from benchmarks.engine_under_load import random_tokens as tokens
+from manyicl_core.base_models.catalog import known_base_models
 from manyicl_core.base_models.load import compute_device, compute_dtype
-from manyicl_core.settings import get_settings
 
 # The longest leaves room for query and answer in the model's 8192.
 LENGTHS = {"1k": 1024, "2k": 2048, "4k": 4096, "8k": 8128}
@@ -54,7 +54,7 @@ def main() -> int:
 def measure(url: str, lengths: dict[str, int], rounds: int) -> list[dict[str, Figures]]:
     """Milliseconds a query in each round, by length and side."""
     random_ = random.Random(0)
-    model = get_settings().base_model
+    model = known_base_models()[0].id
     contexts = {name: Context(model, tokens(random_, length)) for name, length in lengths.items()}
     for context in contexts.values():
         # Compiled, and each size of batch met once, before anything is timed.

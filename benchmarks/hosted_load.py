@@ -29,7 +29,7 @@ from rich.console import Console
 
 from benchmarks.engine_under_load import Context, closed_loop, random_tokens, rate, running_engine
 from benchmarks.light_client import LightClient
-from manyicl_core.settings import get_settings
+from manyicl_core.base_models.catalog import known_base_models
 
 CONTEXT_TOKENS = 2048
 CAPACITY_CLIENTS = 32
@@ -82,7 +82,7 @@ def main() -> int:
 def measure(url: str, rounds: int, seconds: float) -> dict[str, Any]:
     """All loads in turns, ``seconds`` each, with the capacity in between."""
     random_ = random.Random(0)
-    context = Context(get_settings().base_model, random_tokens(random_, CONTEXT_TOKENS))
+    context = Context(known_base_models()[0].id, random_tokens(random_, CONTEXT_TOKENS))
     closed_loop(url, [[context.compilation()]])
     closed_loop(url, [[context.query(random_)]] * CAPACITY_CLIENTS)
     capacities = [_capacity(url, context, random_)]

@@ -30,10 +30,10 @@ from benchmarks.engine_under_load import (
     rate,
     running_engine,
 )
+from manyicl_core.base_models.catalog import known_base_models
 from manyicl_core.base_models.load import load_base_model
 from manyicl_core.contract.train_spec import LoraSpec
 from manyicl_core.objects import open_store, put_weights
-from manyicl_core.settings import get_settings
 from manyicl_core.training.weights import add_adapter, save_weights
 
 CLIENTS = 16
@@ -85,7 +85,7 @@ def random_adapters(folder: Path, count: int) -> list[str]:
     for number in range(count):
         torch.manual_seed(number)
         base = load_base_model(model_folder(), torch.device("cpu"), torch.float32)
-        adapter = add_adapter(base, get_settings().base_model, LoraSpec(rank=RANK, alpha=2 * RANK))
+        adapter = add_adapter(base, known_base_models()[0].id, LoraSpec(rank=RANK, alpha=2 * RANK))
         for parameter in adapter.parameters():
             if parameter.requires_grad:
                 torch.nn.init.normal_(parameter, std=0.01)

@@ -36,6 +36,7 @@ from benchmarks.engine_under_load import (
 from benchmarks.hosted_mix import random_adapters
 from benchmarks.peers import servers
 from benchmarks.peers.servers import Server
+from manyicl_core.base_models.catalog import known_base_models
 from manyicl_core.settings import get_settings
 
 CONTEXT_TOKENS = 2048
@@ -80,7 +81,7 @@ def main() -> int:
         with running_engine(folder) as url:
             ours = {
                 side: _our_side(side, url, Context(model, tokens), random_)
-                for side, model in {"ours": get_settings().base_model, "ours_lora": adapter}.items()
+                for side, model in {"ours": known_base_models()[0].id, "ours_lora": adapter}.items()
             }
             for side in ours.values():
                 warm_up(side, CLIENTS)

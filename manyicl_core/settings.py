@@ -18,7 +18,7 @@ def _user_cache() -> Path:
 class Settings(BaseSettings):
     """One installation's settings; every process reads the same names."""
 
-    model_config = SettingsConfigDict(env_prefix="MANYICL_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="MANYICL_", env_ignore_empty=True, extra="ignore")
 
     database_url: SecretStr | None = Field(default=None, description="postgresql://… of the only truth")
     broker_url: SecretStr | None = Field(default=None, description="redis://… that carries hints")
@@ -28,7 +28,10 @@ class Settings(BaseSettings):
     )
     secret_key: SecretStr | None = Field(default=None, description="keys the stored hashes of API keys")
 
-    base_model: str = Field(default=DEFAULT_BASE_MODEL, description="the model that the engine serves")
+    base_model: str | None = Field(
+        default=None,
+        description=f"the model that the engine serves; {DEFAULT_BASE_MODEL}, or what the folder's files or name say",
+    )
     model_cache: Path = Field(default_factory=_user_cache, description="where base models are kept")
     model_folder: Path | None = Field(default=None, description="a folder that already holds the base model")
 

@@ -29,13 +29,9 @@ _CHAT_TEMPLATE = (
 
 def make_tiny_model(folder: Path, hidden_size: int = 64) -> Path:
     """A random Llama with grouped heads and a byte-level tokenizer in ``folder``: the same bytes every time."""
-    tokenizer = _tokenizer()
-    chat = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=_CHAT_TEMPLATE
-    )
-    chat.save_pretrained(folder)
+    size, ids = save_tiny_tokenizer(folder)
     config = LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size(),
+        vocab_size=size,
         hidden_size=hidden_size,
         intermediate_size=128,
         num_hidden_layers=2,
@@ -43,14 +39,25 @@ def make_tiny_model(folder: Path, hidden_size: int = 64) -> Path:
         num_key_value_heads=2,
         max_position_embeddings=MAX_POSITIONS,
         initializer_range=0.2,  # large enough that the next token depends on all tokens before it
-        bos_token_id=tokenizer.token_to_id("<|im_start|>"),
-        eos_token_id=tokenizer.token_to_id("<|im_end|>"),
+        **ids | {"pad_token_id": None},
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = LlamaForCausalLM(config)
     model.save_pretrained(folder)
     return folder
+
+
+def save_tiny_tokenizer(folder: Path) -> tuple[int, dict[str, int]]:
+    """Write the tokenizer; gives how many tokens it has, and those that a model's configuration names."""
+    tokenizer = _tokenizer()
+    chat = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=_CHAT_TEMPLATE
+    )
+    chat.save_pretrained(folder)
+    names = {"bos_token_id": "<|im_start|>", "eos_token_id": "<|im_end|>", "pad_token_id": "<|endoftext|>"}
+    ids = {name: tokenizer.token_to_id(token) for name, token in names.items()}
+    return tokenizer.get_vocab_size(), ids
 
 
 def _tokenizer() -> Tokenizer:

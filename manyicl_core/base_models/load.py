@@ -2,9 +2,10 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 from manyicl_core.base_models.attention import BLOCKED_ATTENTION
 
@@ -39,14 +40,26 @@ def free_memory(device: torch.device) -> int:
     return int(available) * 1024
 
 
-def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype, quantize: bool = False) -> PreTrainedModel:
+class MissingWeights(ValueError):
+    """A model's files are not whole."""
+
+
+def load_base_model(
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    quantize: bool = False,
+    config: PreTrainedConfig | None = None,
+) -> PreTrainedModel:
     """The frozen causal language model in ``folder`` (safetensors only), in evaluation mode.
 
     Args:
         quantize: hold the linear layers in 4-bit NormalFloat (QLoRA, Dettmers et al. 2023).
+        config: another configuration than the folder's, of its first layers alone for example.
 
     Raises:
         ImportError: ``quantize`` without bitsandbytes.
+        MissingWeights: a tensor is not in the files; transformers would make it up.
     """
     quantization = None
     if quantize:
@@ -56,15 +69,20 @@ def load_base_model(folder: Path, device: torch.device, dtype: torch.dtype, quan
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         )
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(  # a pair, which its types do not say
         folder,
+        config=config,
         dtype=dtype,
         use_safetensors=True,
         trust_remote_code=False,
         attn_implementation=BLOCKED_ATTENTION if device.type == "cpu" else "sdpa",
         quantization_config=quantization,
         device_map={"": device} if quantize else None,
+        output_loading_info=True,
     )
+    model: PreTrainedModel = loaded[0]
+    if missing := sorted(loaded[1]["missing_keys"]):
+        raise MissingWeights(f"the files in {folder} have no weights of {', '.join(missing[:3])}")
     model.requires_grad_(False)
     if not quantize:
         torch.nn.Module.to(model, device)

@@ -7,13 +7,13 @@ in the base's own dtype. The format of the files: https://github.com/huggingface
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from manyicl_core.base_models.tensor_files import Tensor, tensors_in, tensors_of
 from manyicl_core.contract.weights import ADAPTER_CONFIG_FILE, ADAPTER_FILE
 
 _PART_BYTES = 4 << 20
@@ -21,22 +21,12 @@ _NUMBERS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _ADAPTED = "base_model.model."
 
 
-@dataclass(frozen=True, slots=True)
-class _Tensor:
-    """A tensor in a safetensors file, from the byte ``start`` of the file on."""
-
-    path: Path
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    bytes: int
-
-    def floats(self, first: int = 0, last: int | None = None) -> NDArray[np.float32]:
-        """The rows from ``first`` to before ``last`` of a matrix."""
-        numbers: NDArray[Any] = np.memmap(self.path, _NUMBERS[self.dtype], "r", self.start, self.shape)[first:last]
-        if self.dtype == "BF16":  # the upper half of a float32
-            return (numbers.astype(np.uint32) << 16).view(np.float32)
-        return numbers.astype(np.float32)
+def _floats(tensor: Tensor, first: int = 0, last: int | None = None) -> NDArray[np.float32]:
+    """The rows from ``first`` to before ``last`` of a matrix."""
+    numbers: NDArray[Any] = np.memmap(tensor.path, _NUMBERS[tensor.dtype], "r", tensor.start, tensor.shape)[first:last]
+    if tensor.dtype == "BF16":  # the upper half of a float32
+        return (numbers.astype(np.uint32) << 16).view(np.float32)
+    return numbers.astype(np.float32)
 
 
 class MergedModel:
@@ -47,9 +37,7 @@ class MergedModel:
     """
 
     def __init__(self, base_folder: Path) -> None:
-        self._tensors: dict[str, _Tensor] = {}
-        for path in sorted(base_folder.glob("*.safetensors")):
-            self._tensors |= _read_header(path)
+        self._tensors = tensors_of(base_folder)
         self._header = _header(self._tensors)
         self.bytes = len(self._header) + sum(tensor.bytes for tensor in self._tensors.values())
 
@@ -60,11 +48,13 @@ class MergedModel:
             adapter_folder: an adapter in PEFT's format, as a trainer saves it.
         """
         config = json.loads((adapter_folder / ADAPTER_CONFIG_FILE).read_text(encoding="utf-8"))
-        assert not (config.get("use_dora") or config.get("use_rslora") or config.get("fan_in_fan_out"))
+        for option in ("use_dora", "use_rslora", "fan_in_fan_out"):
+            assert not config.get(option), f"an adapter with {option} cannot be merged"
         scale = np.float32(config["lora_alpha"] / config["r"])
-        adapter = _read_header(adapter_folder / ADAPTER_FILE)
+        adapter = tensors_in(adapter_folder / ADAPTER_FILE)
         targets = {name.removeprefix(_ADAPTED).removesuffix(".lora_A.weight") for name in adapter if ".lora_A." in name}
-        assert {f"{target}.weight" for target in targets} <= self._tensors.keys()
+        strange = sorted(target for target in targets if f"{target}.weight" not in self._tensors)
+        assert not strange, f"the base model has no weights of {strange[:3]}, which the adapter changes"
         yield self._header
         for name, tensor in self._tensors.items():
             target = name.removesuffix(".weight")
@@ -75,13 +65,13 @@ class MergedModel:
                 yield from _copied(tensor)
 
 
-def _merged(weight: _Tensor, a: _Tensor, b: _Tensor, scale: np.float32) -> Iterator[bytes]:
+def _merged(weight: Tensor, a: Tensor, b: Tensor, scale: np.float32) -> Iterator[bytes]:
     rows, columns = weight.shape
-    down = a.floats()
+    down = _floats(a)
     at_once = max(1, _PART_BYTES // (4 * columns))
     for first in range(0, rows, at_once):
         last = min(first + at_once, rows)
-        sum_ = weight.floats(first, last) + scale * (b.floats(first, last) @ down)
+        sum_ = _floats(weight, first, last) + scale * (_floats(b, first, last) @ down)
         yield _encoded(sum_, weight.dtype)
 
 
@@ -93,7 +83,7 @@ def _encoded(values: NDArray[np.float32], dtype: str) -> bytes:
     return (nearest >> 16).astype("<u2").tobytes()
 
 
-def _copied(tensor: _Tensor) -> Iterator[bytes]:
+def _copied(tensor: Tensor) -> Iterator[bytes]:
     with tensor.path.open("rb") as file:
         file.seek(tensor.start)
         left = tensor.bytes
@@ -104,19 +94,7 @@ def _copied(tensor: _Tensor) -> Iterator[bytes]:
             yield part
 
 
-def _read_header(path: Path) -> dict[str, _Tensor]:
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        entries: dict[str, Any] = json.loads(file.read(length))
-    entries.pop("__metadata__", None)
-    tensors = {}
-    for name, entry in sorted(entries.items(), key=lambda item: int(item[1]["data_offsets"][0])):
-        start, end = entry["data_offsets"]
-        tensors[name] = _Tensor(path, entry["dtype"], tuple(entry["shape"]), 8 + length + start, end - start)
-    return tensors
-
-
-def _header(tensors: dict[str, _Tensor]) -> bytes:
+def _header(tensors: dict[str, Tensor]) -> bytes:
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, tensor in tensors.items():

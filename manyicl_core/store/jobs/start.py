@@ -12,8 +12,8 @@ from manyicl_core.base_models.catalog import (
     base_model_folder,
     context_length,
     is_pulled,
-    linear_layers,
 )
+from manyicl_core.base_models.shape import linear_layers
 from manyicl_core.contract.train_spec import LINEAR_LAYERS
 from manyicl_core.contract.weights import ADAPTER_CONFIG_FILE
 from manyicl_core.errors import InvalidRequest, NotFound, Unavailable

@@ -1,0 +1,37 @@
+"""What every process that computes asks of the base model before it starts."""
+
+from collections.abc import Callable
+
+from manyicl_core.base_models.catalog import base_model_folder, is_pulled, known_base_models, missing_in
+from manyicl_core.base_models.check import CheckFailed, Verdict, check_base_model
+from manyicl_core.base_models.pull import PullFailed, pull_base_model
+from manyicl_core.base_models.shape import UnsupportedBaseModel
+from manyicl_core.settings import get_settings
+
+
+class BaseModelRefused(RuntimeError):
+    """Why nothing can start with this base model, and what to do."""
+
+
+def ready_base_model(pull: bool, say: Callable[[str], None]) -> Verdict:
+    """See that the base model is here and computed right.
+
+    Args:
+        pull: get it, if it is not here.
+
+    Raises:
+        BaseModelRefused: it is not, or cannot be used.
+    """
+    entry = known_base_models()[0]
+    folder = base_model_folder(entry)
+    try:
+        if pull:
+            pull_base_model(entry, say)
+        elif not is_pulled(folder):
+            known = folder == get_settings().model_folder
+            raise BaseModelRefused(
+                missing_in(folder) if known else f"{entry.id} is not on this machine; run `manyicl models pull`"
+            )
+        return check_base_model(entry, say)
+    except (PullFailed, UnsupportedBaseModel, CheckFailed) as error:
+        raise BaseModelRefused(str(error)) from error

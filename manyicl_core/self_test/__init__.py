@@ -1,0 +1,1 @@
+"""Whether a base model is computed right here: our forward passes beside transformers' own."""
