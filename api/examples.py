@@ -53,6 +53,12 @@ EXAMPLES: dict[str, Any] = {
         "messages": [{"role": "user", "content": "Say hello."}],
         "max_completion_tokens": 8,
     },
+    "create_response": {
+        "model": DEFAULT_BASE_MODEL,
+        "instructions": "Be short.",
+        "input": "Say hello.",
+        "max_output_tokens": 8,
+    },
     "create_completion": {
         "model": DEFAULT_BASE_MODEL,
         "prompt": "Two and two are",

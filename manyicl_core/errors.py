@@ -80,6 +80,18 @@ class NotFound(UserError):
         super().__init__(f"There is no {what} {id_!r} in this project", param, code)
 
 
+class NothingKept(UserError):
+    """What reads a response back, or goes on from it."""
+
+    status = 404
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"There is no /v1/responses/{path}: nothing of a response is kept here, whatever its 'store' said. "
+            "Send all messages with POST /v1/responses"
+        )
+
+
 class ProjectNotFound(UserError):
     """No project of that id that the caller may manage."""
 

@@ -37,10 +37,10 @@ def _text_part(value: Any) -> Any:
 
 
 _Unsupported = Annotated[None, BeforeValidator(_unsupported)]
-_NoTools = Annotated[
+NoTools = Annotated[
     None, BeforeValidator(_no_tools, json_schema_input_type=Annotated[list[Any], Field(max_length=0)] | None)
 ]
-_NoToolDemanded = Annotated[Literal["none", "auto"] | None, BeforeValidator(_no_tool_demanded)]
+NoToolDemanded = Annotated[Literal["none", "auto"] | None, BeforeValidator(_no_tool_demanded)]
 
 
 class TextPart(RequestBody):
@@ -57,7 +57,7 @@ class Message(RequestBody):
     content: Text | list[TextPart]
     name: str | None = None
     refusal: _Unsupported = None
-    tool_calls: _NoTools = None
+    tool_calls: NoTools = None
     function_call: _Unsupported = None
     audio: _Unsupported = None
     annotations: Any = None
@@ -137,10 +137,10 @@ class CreateChatCompletion(Sampled):
     modalities: list[Literal["text"]] | None = None
     reasoning_effort: Literal["none"] | None = None
     verbosity: Literal["medium"] | None = None
-    tool_choice: _NoToolDemanded = None
-    function_call: _NoToolDemanded = None
-    tools: _NoTools = None
-    functions: _NoTools = None
+    tool_choice: NoToolDemanded = None
+    function_call: NoToolDemanded = None
+    tools: NoTools = None
+    functions: NoTools = None
     audio: _Unsupported = None
     moderation: _Unsupported = None
     web_search_options: _Unsupported = None

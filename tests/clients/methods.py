@@ -18,11 +18,15 @@ RESOURCES = (
     "models",
     "chat.completions",
     "chat.completions.messages",
+    "responses",
+    "responses.input_items",
+    "responses.input_tokens",
     "completions",
     "batches",
     "webhooks",
     "webhooks.event_types",
 )
+WEBSOCKETS = ("connect",)  # no requests
 PASSED = "pass"
 
 
@@ -70,4 +74,5 @@ def _public(client: OpenAI, resource: str) -> list[str]:
         found = getattr(found, part, None)
     kind = type(found)
     names = [name for name in dir(kind) if found is not None and not name.startswith(("_", "with_"))]
+    names = [name for name in names if name not in WEBSOCKETS]
     return [name for name in names if inspect.isfunction(inspect.unwrap(getattr(kind, name)))]

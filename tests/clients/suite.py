@@ -18,6 +18,7 @@ from openai import OpenAI
 from tests.clients.answers import check_chat, check_completions, check_models
 from tests.clients.fine_tuning import check_jobs, check_permissions
 from tests.clients.methods import PASSED, Methods, Stopped, methods_of
+from tests.clients.responses import check_responses
 from tests.clients.stored_files import check_batches, check_files, check_uploads
 from tests.clients.webhooks import check_webhooks
 
@@ -50,6 +51,7 @@ def try_all(client: OpenAI, model: str, other_project: str, finished: str | None
         lambda: check_files(client, methods),
         lambda: check_uploads(client, methods),
         lambda: check_chat(client, methods, model),
+        lambda: check_responses(client, methods, model),
         lambda: check_completions(client, methods, model),
         lambda: check_batches(client, methods, model, workers=finished is None),
         lambda: check_webhooks(client, methods),

@@ -7,6 +7,7 @@ from api.app import create_app
 from manyicl_core.answers.chat_request import CreateChatCompletion
 from manyicl_core.answers.classifications import CreateClassification
 from manyicl_core.answers.completion_request import CreateCompletion
+from manyicl_core.answers.response_request import CreateResponse
 from manyicl_core.settings import Settings
 from manyicl_core.store.batches.schemas import CreateBatch
 from manyicl_core.store.contexts.context_object import ContextObject, SelectedObject, TriedObject
@@ -31,6 +32,7 @@ def test_every_option_is_documented() -> None:
         CreateClassification,
         CreateCompletion,
         CreateChatCompletion,
+        CreateResponse,
         CreateBatch,
         CreateContext,
         ContextObject,
