@@ -7,11 +7,12 @@ from fastapi import FastAPI
 
 from api.audit import AuditMiddleware
 from api.authentication import AuthenticationMiddleware
+from api.browsers import let_pages_call
 from api.documentation import install_documentation, operation_id
 from api.errors import install_error_handlers
 from api.event_feed import EventFeed
 from api.metered_engine import writing_usage
-from api.middleware import BodyLimitMiddleware, JsonBodyMiddleware, RequestIdMiddleware
+from api.middleware import BodyLimitMiddleware, HeadMiddleware, JsonBodyMiddleware, RequestIdMiddleware
 from api.routes import (
     artifacts,
     audit_logs,
@@ -107,4 +108,7 @@ def create_app() -> FastAPI:
     app.add_middleware(AuthenticationMiddleware, prefix=_PREFIX)
     app.add_middleware(BodyLimitMiddleware, max_body_size=_MAX_BODY_BYTES)
     app.add_middleware(RequestIdMiddleware)
+    app.add_middleware(HeadMiddleware)
+    if settings.cors_origins:
+        let_pages_call(app, settings.cors_origins)
     return app

@@ -1,6 +1,8 @@
 """Every error as the OpenAI envelope: ``{"error": {"message", "type", "param", "code"}}``."""
 
+from difflib import get_close_matches
 from http import HTTPStatus
+from itertools import zip_longest
 from typing import Any
 
 import structlog
@@ -23,6 +25,7 @@ from manyicl_core.store.engine import waited_too_long
 _log = structlog.get_logger(__name__)
 
 _CLIENT_CLOSED_REQUEST = 499
+_NEAR_ROUTES, _NEAR = 3, 0.75
 _METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 
 
@@ -101,7 +104,7 @@ def _http_error(request: Request, error: Exception) -> JSONResponse:
     if error.status_code == HTTPStatus.BAD_REQUEST:
         message = f"The body cannot be read ({message}); send it as the content type says, in UTF-8"
     elif error.status_code == HTTPStatus.NOT_FOUND:
-        message = "There is no such route; the API is under /v1"
+        message = f"There is no {request.method} {request.url.path}; {_near(request)}"
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = _allowed_methods(request)
         headers = {"allow": allowed}
@@ -109,6 +112,20 @@ def _http_error(request: Request, error: Exception) -> JSONResponse:
     elif error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return refusal(too_large(request.scope))
     return JSONResponse(envelope(message, "invalid_request_error", None, None), error.status_code, headers)
+
+
+def _near(request: Request) -> str:
+    """The routes whose paths look like the one that was asked for."""
+    asked = request.url.path.split("/")
+    routes: dict[str, list[str]] = {}
+    for path, methods in request.app.openapi()["paths"].items():
+        parts = path.split("/")
+        # An id is like any other.
+        filled = [given if part.startswith("{") else part for part, given in zip_longest(parts, asked, fillvalue="")]
+        routes["/".join(filled[: len(parts)])] = [f"{method.upper()} {path}" for method in methods]
+    near = get_close_matches("/".join(asked), routes, n=_NEAR_ROUTES, cutoff=_NEAR)
+    told = "near are " + ", ".join(each for path in near for each in routes[path]) if near else "the API is under /v1"
+    return f"{told}, and GET /openapi.json has all routes"
 
 
 def _allowed_methods(request: Request) -> str:

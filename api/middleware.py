@@ -51,6 +51,27 @@ class RequestIdMiddleware:
                 await response(scope, receive, send_with_id)
 
 
+class HeadMiddleware:
+    """Answers HEAD wherever GET is answered: the same status and headers, and no body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_head(message: Message) -> None:
+            # What is answered is over with its headers: nobody waits for the end of a stream.
+            if message["type"] == "http.response.start":
+                await send(message)
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        await self._app({**scope, "method": "GET"}, receive, send_head)
+
+
 class BodyLimitMiddleware:
     """Refuses bodies over a size, declared or streamed, in the error envelope.
 

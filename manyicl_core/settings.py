@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="address that api and engine listen on")
     port: int = Field(default=8000, description="port of the api")
     engine_port: int = Field(default=8001, description="port of the engine, where it starts alone")
+    cors_origins: str | None = Field(
+        default=None, description="origins whose pages may call the api from a browser, separated by commas"
+    )
     max_file_bytes: int = Field(
         default=512 * 1024 * 1024, description="largest file in one request, and largest that a job reads, inflated"
     )

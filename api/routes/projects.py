@@ -10,6 +10,7 @@ from api.routes.lists import ListObject, list_object
 from manyicl_core.store.projects import keys, projects
 from manyicl_core.store.projects.schemas import (
     ChangeKey,
+    ChangeProject,
     CreateKey,
     IssuedKeyObject,
     KeyObject,
@@ -53,9 +54,11 @@ def retrieve_project(caller: AdminDep, project_id: str) -> ProjectObject:
 
 
 @router.post("/{project_id}")
-def rename_project(caller: OperatorDep, project_id: str, body: NamedProject) -> ProjectObject:
+def rename_project(caller: OperatorDep, project_id: str, body: ChangeProject) -> ProjectObject:
     """Give a project another name."""
     with transaction() as session:
+        if body.name is None:
+            return project_object(projects.find_project(session, caller, project_id))
         return project_object(projects.rename_project(session, caller, project_id, body.name))
 
 

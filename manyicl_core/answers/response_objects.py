@@ -5,7 +5,7 @@ from typing import Any, Literal
 # Before Python 3.12 pydantic cannot read the one in typing.
 from typing_extensions import TypedDict
 
-from manyicl_core.answers.objects import ChosenTokenLogprob, Told
+from manyicl_core.answers.objects import ChosenTokenLogprob, PlainTold, Told
 
 Status = Literal["in_progress", "completed", "incomplete", "failed"]
 
@@ -92,4 +92,4 @@ class ResponseObject(TypedDict):
     top_p: float
     truncation: Literal["disabled"]
     usage: ResponseUsage | None
-    manyicl: Told | None
+    manyicl: Told | PlainTold | None

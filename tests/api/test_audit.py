@@ -35,7 +35,7 @@ def test_every_write_that_succeeds_has_a_row_and_nothing_else(installation: str)
 
         rows = list(logs.list(limit=2))
         assert [(row.type, row.model_extra["resource_id"], row.model_extra["status"]) for row in rows] == [  # type: ignore[index]
-            ("POST /v1/organization/projects/{project_id}/api_keys", key, 200),
+            ("api_key.created", key, 200),
             ("DELETE /v1/contexts/{context_id}", context, 200),
             ("POST /v1/contexts", context, 200),
             ("DELETE /v1/files/{file_id}", file, 200),
@@ -54,10 +54,9 @@ def test_a_project_reads_what_an_operator_did_to_it_and_an_operator_reads_all(in
         keys = f"/organization/projects/{project.id}/api_keys"
         operator.post(keys, body={"name": "k"}, cast_to=object)
         made = operator.admin.organization.projects.create(name=project.name + "x").id  # type: ignore[operator]
-        for client, types in ((admin, [f"POST /v1{keys}"]), (operator, ["POST /v1/organization/projects", ""])):
+        for client, types in ((admin, ["api_key.created"]), (operator, ["project.created", "api_key.created"])):
             rows = client.admin.organization.audit_logs.list(limit=2).data
-            shown = [row.type.replace("{project_id}", project.id) for row in rows]
-            assert shown[0] == types[0] and len(shown) >= len(types)
+            assert [row.type for row in rows][: len(types)] == types
         assert [row.model_extra["resource_id"] for row in rows[:1]] == [made]  # type: ignore[index]
         with pytest.raises(openai.NotFoundError):
             admin.admin.organization.audit_logs.list(after=rows[0].id)

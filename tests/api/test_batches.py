@@ -175,8 +175,8 @@ def test_a_wrong_field_is_named(client: OpenAI, fields: dict[str, Any], param: s
 
 
 def test_a_file_of_another_purpose_is_refused(client: OpenAI) -> None:
-    file = client.files.create(file=("a.jsonl", b"{}"), purpose="evals")
-    with pytest.raises(openai.BadRequestError, match="'evals'"):
+    file = client.files.create(file=("a.jsonl", b"{}"), purpose="user_data")
+    with pytest.raises(openai.BadRequestError, match="'user_data'"):
         client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
 
 

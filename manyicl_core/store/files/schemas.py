@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 from manyicl_core.request_body import RequestBody
 from manyicl_core.store.tables import File
 
-UploadPurpose = Literal["fine-tune", "batch", "assistants", "vision", "user_data", "evals"]
+UploadPurpose = Literal["fine-tune", "batch", "assistants", "vision", "user_data"]
 RESULTS_PURPOSE = "fine-tune-results"
 BATCH_OUTPUT_PURPOSE = "batch_output"
 

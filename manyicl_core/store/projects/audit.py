@@ -13,6 +13,22 @@ from manyicl_core.store.projects.schemas import OPERATOR
 from manyicl_core.store.projects.service import Caller
 from manyicl_core.store.tables import AuditLog
 
+_PROJECTS = "/v1/organization/projects"
+_KEYS = _PROJECTS + "/{project_id}/api_keys"
+_PERMISSIONS = "/v1/fine_tuning/checkpoints/{model:path}/permissions"
+_TYPES = {
+    f"POST {_PROJECTS}": "project.created",
+    f"POST {_PROJECTS}/{{project_id}}": "project.updated",
+    f"POST {_PROJECTS}/{{project_id}}/archive": "project.archived",
+    f"POST {_KEYS}": "api_key.created",
+    f"POST {_KEYS}/{{api_key_id}}": "api_key.updated",
+    f"POST {_KEYS}/{{api_key_id}}/rotate": "api_key.created",
+    f"DELETE {_KEYS}/{{api_key_id}}": "api_key.deleted",
+    f"POST {_PERMISSIONS}": "checkpoint.permission.created",
+    f"DELETE {_PERMISSIONS}/{{permission_id}}": "checkpoint.permission.deleted",
+}
+"""OpenAI's word for a request, where it has one: it records no writes to files, jobs and the like."""
+
 
 class AuditedKey(BaseModel):
     """The key of a request."""
@@ -35,7 +51,7 @@ class AuditedProject(BaseModel):
 
 
 class AuditLogObject(BaseModel):
-    """OpenAI's audit log; ``type`` is method and route, and ``resource_id`` to ``status`` are ours."""
+    """OpenAI's audit log; ``type`` is its word, or the ``request`` where it has none; what follows that is ours."""
 
     id: str
     object: Literal["organization.audit_log"] = "organization.audit_log"
@@ -43,6 +59,7 @@ class AuditLogObject(BaseModel):
     effective_at: int
     actor: AuditedActor
     project: AuditedProject
+    request: str
     resource_id: str | None
     request_id: str
     status: int
@@ -94,9 +111,11 @@ def list_writes(session: Session, caller: Caller, after: str | None, limit: int)
 
 def audit_log_object(row: AuditLog) -> AuditLogObject:
     """A row as the API shows it."""
+    request = f"{row.method} {row.route}"
     return AuditLogObject(
         id=row.id,
-        type=f"{row.method} {row.route}",
+        type=_TYPES.get(request, request),
+        request=request,
         effective_at=int(row.created_at.timestamp()),
         actor=AuditedActor(api_key=AuditedKey(id=row.key_id)),
         project=AuditedProject(id=row.project_id),

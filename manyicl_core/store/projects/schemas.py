@@ -53,10 +53,19 @@ def _project_name(name: str) -> str:
     return name
 
 
-class NamedProject(RequestBody):
-    """The body that makes or renames a project."""
+_ProjectName = Annotated[str, AfterValidator(_project_name)]
 
-    name: Annotated[str, AfterValidator(_project_name)]
+
+class NamedProject(RequestBody):
+    """The body that makes a project."""
+
+    name: _ProjectName
+
+
+class ChangeProject(RequestBody):
+    """The body that changes a project; without a name it stays as it is."""
+
+    name: _ProjectName | None = None
 
 
 class CreateKey(RequestBody):
