@@ -1,8 +1,7 @@
 """Every error as the OpenAI envelope: ``{"error": {"message", "type", "param", "code"}}``."""
 
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from http import HTTPStatus
-from itertools import zip_longest
 from typing import Any
 
 import structlog
@@ -25,7 +24,7 @@ from manyicl_core.store.engine import waited_too_long
 _log = structlog.get_logger(__name__)
 
 _CLIENT_CLOSED_REQUEST = 499
-_NEAR_ROUTES, _NEAR = 3, 0.75
+_NEAR_ROUTES, _NEAR = 3, 0.8
 _METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 
 
@@ -115,16 +114,19 @@ def _http_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _near(request: Request) -> str:
-    """The routes whose paths look like the one that was asked for."""
+    """The routes whose paths look like the one that was asked for, whatever the ids in them."""
     asked = request.url.path.split("/")
-    routes: dict[str, list[str]] = {}
-    for path, methods in request.app.openapi()["paths"].items():
+    scores: dict[str, float] = {}
+    paths = request.app.openapi()["paths"]
+    for path in paths:
         parts = path.split("/")
-        # An id is like any other.
-        filled = [given if part.startswith("{") else part for part, given in zip_longest(parts, asked, fillvalue="")]
-        routes["/".join(filled[: len(parts)])] = [f"{method.upper()} {path}" for method in methods]
-    near = get_close_matches("/".join(asked), routes, n=_NEAR_ROUTES, cutoff=_NEAR)
-    told = "near are " + ", ".join(each for path in near for each in routes[path]) if near else "the API is under /v1"
+        ids = [number for number, part in enumerate(parts) if part.startswith("{")]
+        without_ids = "/".join("{}" if number in ids else part for number, part in enumerate(asked))
+        fixed = "/".join("{}" if number in ids else part for number, part in enumerate(parts))
+        scores[path] = SequenceMatcher(None, without_ids, fixed).ratio()
+    near = sorted((path for path in paths if scores[path] > _NEAR), key=lambda path: -scores[path])[:_NEAR_ROUTES]
+    routes = [f"{method.upper()} {path}" for path in near for method in paths[path]]
+    told = "near are " + ", ".join(routes) if routes else "the API is under /v1"
     return f"{told}, and GET /openapi.json has all routes"
 
 
