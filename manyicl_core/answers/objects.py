@@ -5,6 +5,8 @@ from typing import Literal, NotRequired
 # Before Python 3.12 pydantic cannot read the one in typing.
 from typing_extensions import TypedDict
 
+from manyicl_core.method.shot_warnings import Warned
+
 
 class CachedTokens(TypedDict):
     """Of the prompts' tokens, those that were compiled before; None: the engine does not tell, as vLLM may."""
@@ -21,13 +23,6 @@ class Usage(TypedDict):
     prompt_tokens_details: NotRequired[CachedTokens | None]
 
 
-class Warned(TypedDict):
-    """What the client may not have meant: a ``code`` for programs, a ``message`` for people."""
-
-    code: str
-    message: str
-
-
 class PlainTold(TypedDict):
     """What a tuned model that is asked without a task could be asked; ``tasks`` maps names to the ids of models."""
 
@@ -42,6 +37,7 @@ class Told(TypedDict):
         cached_tokens: how many of the prompts' tokens were compiled before; left out in a stream's chunks, and where
             the engine does not tell.
         label_probabilities: of every label, where all of them were scored.
+        warnings: left out where there is none.
     """
 
     context: str | None
@@ -49,6 +45,7 @@ class Told(TypedDict):
     context_tokens: int
     cached_tokens: NotRequired[int]
     label_probabilities: NotRequired[dict[str, float]]
+    warnings: NotRequired[list[Warned]]
 
 
 class TokenLogprob(TypedDict):

@@ -12,6 +12,7 @@ from manyicl_core.base_models.catalog import base_model_folder
 from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.errors import InvalidRequest
 from manyicl_core.method.encoding import STOP
+from manyicl_core.method.shot_warnings import shots_warnings
 from manyicl_core.method.tasks import Turn
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.contexts.calls import NamedContext, named_context, named_prompts
@@ -182,6 +183,8 @@ def cached_tokens(usage: Usage) -> int | None:
 def told(prompt: HostedPrompt, usage: Usage | None = None) -> Told:
     """The answer's ``manyicl`` object; with the engine's ``usage``, how much was compiled before too, if told."""
     content: Told = {"context": prompt.context, "shots": prompt.shots, "context_tokens": prompt.context_tokens}
+    if warnings := list(shots_warnings(prompt.asked_shots, prompt.shots)):
+        content["warnings"] = warnings
     cached = None if usage is None else cached_tokens(usage)
     if cached is not None:
         content["cached_tokens"] = cached

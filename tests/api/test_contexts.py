@@ -89,6 +89,18 @@ def as_inline(context: dict[str, Any]) -> dict[str, Any]:
     return {"instruction": PASTED["instruction"], "labels": PASTED["labels"], "examples": examples}
 
 
+def test_fewer_demonstrations_than_were_asked_for_are_a_warning(client: OpenAI) -> None:
+    context_id = create_context(client, **PASTED, max_shots=16)["id"]
+    assert get_context(client, context_id)["warnings"] == [], "nothing is chosen yet"
+    build_context(context_id)
+    [warning] = get_context(client, context_id)["warnings"]
+    assert warning["code"] == "max_shots_not_met"
+    assert "16 demonstrations were asked for and 10 are shown" in warning["message"]
+    assert told(ask(client, context_id))["warnings"] == [warning]
+    assert "12 demonstrations" in told(ask(client, context_id, max_shots=12))["warnings"][0]["message"]
+    assert "warnings" not in told(ask(client, context_id, max_shots=4))
+
+
 @on_both_stores
 def test_pasted_examples_become_a_model_that_goes_when_it_is_deleted(client: OpenAI, installation: str) -> None:
     created = create_context(client, **PASTED, name="colours", metadata={"team": "a"})

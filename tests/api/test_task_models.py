@@ -69,6 +69,11 @@ def test_a_tasks_model_answers_like_its_task_wherever_a_model_answers(client: Op
     whole = ask(client, model, extra_body={"manyicl": {"max_shots": 2, "label_probabilities": True}})
     assert whole["manyicl"]["shots"] == 2
     assert set(whole["manyicl"]["label_probabilities"]) == {"red", "blue"}
+    assert "warnings" not in whole["manyicl"]
+    [warning] = ask(client, model, extra_body={"manyicl": {"max_shots": 500}})["manyicl"]["warnings"]
+    assert warning["code"] == "max_shots_not_met"
+    body = {"model": model, "input": "thing 11", "manyicl": {"max_shots": 500}}
+    assert dict(client.post("/classifications", body=body, cast_to=object))["manyicl"]["warnings"] == [warning]  # type: ignore[call-overload]
     chunks = list(client.chat.completions.create(model=model, messages=QUERY, temperature=0, stream=True))
     assert {chunk.model for chunk in chunks} == {model}
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)

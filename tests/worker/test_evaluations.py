@@ -64,7 +64,7 @@ def test_a_job_ends_with_an_evaluation_and_its_model_is_evaluated_again(
         client,
         models=[BASE_MODEL, job.fine_tuned_model],
         tasks=["sum", "parity"],
-        shots=[2, 0],
+        shots=[2, 0, 20],
         queries=3,
         seed=job.seed,
         curve_shots=2,
@@ -73,13 +73,20 @@ def test_a_job_ends_with_an_evaluation_and_its_model_is_evaluated_again(
     done = get_evaluation(client, again["id"])
     assert done["status"] == "succeeded", done["error"]
     assert done["tasks"] == ["sum", "parity"]
-    measured = {(row["model"], row["task"], row["k"]): row["value"] for row in done["results"]}
+    measured = {(row["model"], row["task"], row["k"]): row["value"] for row in done["results"] if row["k"] < 20}
     assert measured == {key: row["value"] for key, row in values.items() if key[1] != "colour"}
     assert {(row["model"], row["task"]) for row in done["curves"]} == {
         (model, task) for model in done["models"] for task in done["tasks"]
     }
     assert all(len(row["exact_match"]) == len(row["answers"]) == 3 for row in done["curves"])
     assert done["plain_text"] == done["forgetting_report"] == []
+
+    # There are no twenty demonstrations, and who asked is told.
+    assert {row["shots"] for row in done["results"] if row["k"] == 20} == {12}
+    warned = [event for event in list_events(client, again["id"]) if event["level"] == "warn"]
+    warned = [event for event in warned if event["data"].get("code") == "max_shots_not_met"]
+    assert len(warned) == 4, "a model and a task each"
+    assert all("20 demonstrations were asked for and 12 are shown" in event["message"] for event in warned)
 
     # The stream told the whole story, in order, and then ended.
     assert followed[-1] == ("done", None, {})

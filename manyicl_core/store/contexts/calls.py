@@ -27,6 +27,7 @@ class NamedContext:
         artifact: where its tokens lie.
         instruction: what stands before its demonstrations.
         max_shots: show at most the first so many of its demonstrations.
+        asked_shots: how many the call asked for, or else whoever made the context; None: nobody did.
     """
 
     id: str
@@ -34,6 +35,7 @@ class NamedContext:
     artifact: str
     instruction: str
     max_shots: int | None
+    asked_shots: int | None
 
 
 def named_context(session: Session, project_id: str, model: str, manyicl: ManyiclChat | None) -> NamedContext | None:
@@ -66,6 +68,7 @@ def named_context(session: Session, project_id: str, model: str, manyicl: Manyic
         artifact=_artifact(context, param),
         instruction=context.instruction,
         max_shots=None if manyicl is None else manyicl.max_shots,
+        asked_shots=context.max_shots if manyicl is None or manyicl.max_shots is None else manyicl.max_shots,
     )
 
 
@@ -127,6 +130,7 @@ def named_prompts(
             context=named.id,
             label_tokens=compiled.label_tokens,
             instruction=named.instruction,
+            asked_shots=named.asked_shots,
         )
         for query in encoded
     ]

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from manyicl_core.method.shot_warnings import Warned, shots_warnings
 from manyicl_core.store.tables import Context
 
 
@@ -42,7 +43,8 @@ class ContextObject(BaseModel):
 
     ``examples`` is how many there are to choose from; ``demonstrations`` are the chosen ones, in the
     order in which they are shown: line numbers in the file, positions in the pasted list. ``bytes``
-    is what the compiled prefix takes in the engine's memory.
+    is what the compiled prefix takes in the engine's memory. ``warnings`` say what came out otherwise
+    than was asked.
     """
 
     id: str
@@ -70,6 +72,7 @@ class ContextObject(BaseModel):
     bytes: int | None
     demonstrations: list[int]
     selected: SelectedObject | None
+    warnings: list[Warned]
 
 
 class ContextDeleted(BaseModel):
@@ -85,6 +88,7 @@ def context_object(context: Context) -> ContextObject:
     error = None
     if context.error_code is not None:
         error = ContextError(code=context.error_code, message=context.error_message or "")
+    shots = None if context.artifact is None else len(context.demonstrations)
     return ContextObject(
         id=context.id,
         created_at=int(context.created_at.timestamp()),
@@ -104,9 +108,10 @@ def context_object(context: Context) -> ContextObject:
         selection=context.selection,
         seed=context.seed,
         metadata=context.annotations,
-        shots=None if context.artifact is None else len(context.demonstrations),
+        shots=shots,
         tokens=context.tokens,
         bytes=context.bytes,
         demonstrations=context.demonstrations,
         selected=None if context.selected is None else SelectedObject.model_validate(context.selected),
+        warnings=[] if shots is None else list(shots_warnings(context.max_shots, shots)),
     )

@@ -27,6 +27,7 @@ class HostedPrompt:
         prefix: ids of the context, which all queries of a call share.
         query: ids of what follows it.
         shots: demonstrations in the context.
+        asked_shots: how many were asked for, if so; there may be fewer, or fewer may fit.
         stop_token: ends the answer.
         labels: the closed set of answers, or None.
         context: the id of a hosted context, or None.
@@ -42,6 +43,7 @@ class HostedPrompt:
     context: str | None = None
     label_tokens: list[list[int]] | None = None
     instruction: str = ""
+    asked_shots: int | None = None
 
     @property
     def tokens(self) -> list[int]:
@@ -105,7 +107,14 @@ def hosted_prompts(
         )
     shared = (shots, encoder.stop, labels)
     return [
-        HostedPrompt(context, tuple(query), *shared, label_tokens=label_tokens, instruction=instruction)
+        HostedPrompt(
+            context,
+            tuple(query),
+            *shared,
+            label_tokens=label_tokens,
+            instruction=instruction,
+            asked_shots=request.max_shots,
+        )
         for query in encoded
     ]
 

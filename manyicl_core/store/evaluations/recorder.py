@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from manyicl_core.contract.progress import CurveResult, EvaluationResult, PlainTextResult
+from manyicl_core.method.shot_warnings import shots_warnings
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.evaluations.plan import evaluated_weights, repetitions
 from manyicl_core.store.evaluations.predictions import prediction_lines
@@ -55,6 +56,9 @@ def record_result(
     if evidence.warnings and not _is_yardstick(evaluation, message.model):
         told = "; ".join(warning.message for warning in evidence.warnings)
         _tell(session, evaluation, f"{message.model} at {message.task}, k={message.k}: {told}", data, level="warn")
+    for warned in shots_warnings(message.k, message.shots):
+        text = f"{message.task} at k={message.k}, {message.model}: {warned['message']}"
+        _tell(session, evaluation, text, {"code": warned["code"], "task": message.task, "k": message.k}, "warn")
 
 
 def record_curve(session: Session, claim: Claim[Leased], evaluation_id: str, message: CurveResult) -> None:
