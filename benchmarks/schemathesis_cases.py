@@ -25,7 +25,7 @@ from benchmarks.installation import TINY_MODEL, running_installation
 from manyicl_core.contract.progress import Measured, MeasuredBatch
 from manyicl_core.contract.train_spec import LoraSpec
 from manyicl_core.settings import DEFAULT_BASE_MODEL
-from manyicl_core.store.measurements.service import record_measurement
+from manyicl_core.store.measurements.service import Wanted, measured_kind, record_measurement
 from manyicl_core.store.session import transaction
 
 _CONFIG = Path(__file__).resolve().with_name("schemathesis.toml")
@@ -64,7 +64,7 @@ def measure(api: Api, folder: Path, cases: int, seeds: Sequence[int]) -> dict[st
     """The figures of all seeds together, and of each."""
     reports = []
     with transaction() as session:
-        record_measurement(session, TINY_MODEL, LoraSpec(), _MEASURED)
+        record_measurement(session, Wanted(TINY_MODEL, measured_kind(LoraSpec())), _MEASURED)
     for seed in seeds:
         document = write_document(api.base_url, api.api_key, TINY_MODEL, folder)
         operations = sum(len(methods) for methods in json.loads(document.read_text(encoding="utf-8"))["paths"].values())

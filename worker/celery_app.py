@@ -7,17 +7,25 @@ from typing import Any
 
 from celery.signals import task_prerun, worker_ready, worker_shutting_down
 
-from manyicl_core.contract.train_spec import LoraSpec
 from manyicl_core.logging import configure_logging
 from manyicl_core.settings import get_settings
 from manyicl_core.store.hints import JOBS_QUEUE, MEASURE, RUN_EVALUATION, RUN_JOB, get_celery
 from worker import shutdown
-from worker.dispatcher import JOBS_WORK, Dispatcher, send_missing_hints
-from worker.measuring import measure_training
+from worker.dispatcher import JOBS_WORK, Dispatcher, send_measurement_hint, send_missing_hints
+from worker.measuring import measure_next
 from worker.next_work import run_next_job
+from worker.presence import Presence
 
 app = get_celery()
-_dispatcher = Dispatcher(get_settings(), lambda: send_missing_hints(JOBS_QUEUE, JOBS_WORK))
+
+
+def _look() -> None:
+    if not send_missing_hints(JOBS_QUEUE, JOBS_WORK):
+        send_measurement_hint()
+
+
+_dispatcher = Dispatcher(get_settings(), _look)
+_presence = Presence(JOBS_QUEUE, get_settings().dispatch_seconds)
 configure_logging("worker", get_settings().log_json)
 
 
@@ -34,14 +42,16 @@ def run_evaluation_task(evaluation_id: str) -> None:
 
 
 @app.task(name=MEASURE, ignore_result=True)
-def measure_task(base_model: str, lora: dict[str, Any] | None) -> None:
-    """Measure how fast this worker trains, for plans."""
-    measure_training(base_model, None if lora is None else LoraSpec.model_validate(lora))
+def measure_task(_: str) -> None:
+    """Run what comes next; where nothing waits, measure how fast this worker trains, for plans."""
+    if not run_next_job():
+        measure_next()
 
 
 @worker_ready.connect
-def _start_dispatcher(**_: Any) -> None:
+def _start_dispatcher(sender: Any, **_: Any) -> None:
     _dispatcher.start()
+    _presence.start(sender.controller.concurrency)
 
 
 @task_prerun.connect
@@ -53,3 +63,4 @@ def _run_task(**_: Any) -> None:
 def _stop(**_: Any) -> None:
     shutdown.ask()
     _dispatcher.stop()
+    _presence.stop()

@@ -15,9 +15,20 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from manyicl_core.settings import Settings
 from manyicl_core.store.fair_queue import waiting_work
-from manyicl_core.store.hints import BUILD_CONTEXT, RUN_BATCH, RUN_EVALUATION, RUN_JOB, publish_hint, waiting_hints
+from manyicl_core.store.hints import (
+    BUILD_CONTEXT,
+    JOBS_QUEUE,
+    MEASURE,
+    RUN_BATCH,
+    RUN_EVALUATION,
+    RUN_JOB,
+    publish_hint,
+    waiting_hints,
+)
+from manyicl_core.store.measurements.service import is_measurement_wanted
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Batch, Context, Evaluation, Job, Leased
+from manyicl_core.store.workers import job_places
 
 Work = Mapping[type[Leased], str]
 """The tables of one queue, each with the Celery task of its rows."""
@@ -74,3 +85,12 @@ def send_missing_hints(queue: str, work: Work) -> int:
     for row in waiting:
         publish_hint(work[row.table], row.id)
     return len(waiting)
+
+
+def send_measurement_hint() -> None:
+    """Send a hint for a measurement that is wanted, where a worker is free for it and no hint is on its way."""
+    with transaction() as session:
+        if not is_measurement_wanted(session) or not job_places(session, JOBS_QUEUE).free:
+            return
+    if not waiting_hints(JOBS_QUEUE):
+        publish_hint(MEASURE, "next")

@@ -26,6 +26,7 @@ from manyicl_core.store.uploads.parts import remove_parts
 from worker import shutdown
 from worker.dispatcher import HOSTING_WORK, Dispatcher, send_missing_hints
 from worker.next_work import run_next_hosting
+from worker.presence import Presence
 from worker.webhooks import deliver_due
 
 app = get_celery()
@@ -67,11 +68,13 @@ async def _remove(contexts: list[Context]) -> None:
 _dispatcher = Dispatcher(get_settings(), _look)
 # In a thread of its own: receivers are slow, and nothing here waits for them.
 _webhooks = Dispatcher(get_settings(), deliver_due)
+_presence = Presence(HOSTING_QUEUE, get_settings().dispatch_seconds)
 
 
 @worker_ready.connect
-def _start_dispatcher(**_: Any) -> None:
+def _start_dispatcher(sender: Any, **_: Any) -> None:
     _dispatcher.start()
+    _presence.start(sender.controller.concurrency)
     _webhooks.start()
 
 
@@ -79,4 +82,5 @@ def _start_dispatcher(**_: Any) -> None:
 def _stop(**_: Any) -> None:
     shutdown.ask()
     _dispatcher.stop()
+    _presence.stop()
     _webhooks.stop()

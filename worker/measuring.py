@@ -1,4 +1,4 @@
-"""Measure how fast this worker trains, so that a plan can say what a job will take."""
+"""Measure how fast this worker trains, so that a plan can say what a job will take; work goes first."""
 
 import os
 import subprocess
@@ -12,37 +12,69 @@ import structlog
 from manyicl_core.base_models.catalog import base_model_folder, find_base_model
 from manyicl_core.child_process import job_environment, spawn, stop
 from manyicl_core.contract.progress import Measured, parse
-from manyicl_core.contract.train_spec import LoraSpec, TrainSpec
+from manyicl_core.contract.train_spec import TrainSpec
 from manyicl_core.settings import Settings, get_settings
-from manyicl_core.store.measurements.service import latest_measurement, record_measurement
+from manyicl_core.store.fair_queue import waiting_work
+from manyicl_core.store.measurements.service import (
+    Wanted,
+    claim_measurement,
+    give_back_measurement,
+    record_measurement,
+    record_no_measurement,
+)
 from manyicl_core.store.session import transaction
+from manyicl_core.store.tables import Evaluation, Job
 from worker import shutdown
 
 _MEASURE = "manyicl_core.training.measure"
-_MOST_SECONDS = 600.0
+_MOST_SECONDS = 300.0
+_LOOK_SECONDS = 0.5
 _GRACE_SECONDS = 2.0
-_LOOK_SECONDS = 0.2
 
 _log = structlog.get_logger(__name__)
 
 
-def measure_training(base_model: str, lora: LoraSpec | None) -> None:
-    """Measure and record, unless it has been done meanwhile."""
-    with transaction() as session:
-        if latest_measurement(session, base_model, lora) is not None:
-            return
-    if (measured := _measure(base_model, lora, get_settings())) is None:
+class _PutOff(Exception):
+    """A job or an evaluation needs this worker, or it is being stopped."""
+
+
+class _NotMeasured(Exception):
+    """Why it came to nothing."""
+
+
+def measure_next() -> None:
+    """Make the measurement that has waited longest, if one waits; give it back as soon as a job waits."""
+    if shutdown.is_asked():
         return
     with transaction() as session:
-        record_measurement(session, base_model, lora, measured)
-    _log.info("measured", base_model=base_model, device=measured.device)
+        wanted = claim_measurement(session, _MOST_SECONDS + _GRACE_SECONDS)
+    if wanted is None:
+        return
+    try:
+        measured = _measure(wanted, get_settings())
+    except _PutOff:
+        _log.info("measurement_put_off", base_model=wanted.base_model)
+        with transaction() as session:
+            give_back_measurement(session, wanted)
+    except _NotMeasured as error:
+        _log.warning("not_measured", base_model=wanted.base_model, reason=str(error))
+        with transaction() as session:
+            record_no_measurement(session, wanted, str(error))
+    else:
+        with transaction() as session:
+            record_measurement(session, wanted, measured)
+        _log.info(
+            "measured",
+            base_model=wanted.base_model,
+            device=measured.device,
+            processor_share=measured.processor_share,
+        )
 
 
-def _measure(base_model: str, lora: LoraSpec | None, settings: Settings) -> Measured | None:
-    base = find_base_model(base_model)
+def _measure(wanted: Wanted, settings: Settings) -> Measured:
+    base = find_base_model(wanted.base_model)
     if base is None:
-        _log.warning("not_measured", reason=f"this worker does not know the base model {base_model!r}")
-        return None
+        raise _NotMeasured(f"the worker does not know the base model {wanted.base_model!r}")
     with tempfile.TemporaryDirectory(dir=settings.work_folder, prefix="manyicl-measure-") as folder:
         spec = TrainSpec(
             base_model=base.id,
@@ -52,7 +84,7 @@ def _measure(base_model: str, lora: LoraSpec | None, settings: Settings) -> Meas
             batch_size=1,
             learning_rate=0,
             seed=0,
-            lora=lora,
+            lora=wanted.lora,
             checkpoint_every=1,
             threads=settings.threads,
         )
@@ -60,7 +92,7 @@ def _measure(base_model: str, lora: LoraSpec | None, settings: Settings) -> Meas
         command = [sys.executable, "-m", _MEASURE, folder]
         process = spawn(command, job_environment(dict(os.environ)), subprocess.PIPE, nice=settings.job_nice)
         try:
-            output = _output(process)
+            output = _output_unless_put_off(process)
         finally:
             stop(process, _GRACE_SECONDS)
     messages = [parse(line) for line in output.splitlines()]
@@ -68,16 +100,16 @@ def _measure(base_model: str, lora: LoraSpec | None, settings: Settings) -> Meas
         case [Measured() as measured]:
             return measured
         case _:
-            _log.warning("not_measured", reason=str(messages or f"exit status {process.returncode}"))
-            return None
+            raise _NotMeasured(str(messages or f"exit status {process.returncode}"))
 
 
-def _output(process: subprocess.Popen[str]) -> str:
-    """All that it says, or nothing when it takes too long or the worker is being stopped."""
-    until = time.monotonic() + _MOST_SECONDS
-    while time.monotonic() < until and not shutdown.is_asked():
+def _output_unless_put_off(process: subprocess.Popen[str]) -> str:
+    deadline = time.monotonic() + _MOST_SECONDS
+    while time.monotonic() < deadline:
         try:
             return process.communicate(timeout=_LOOK_SECONDS)[0]
         except subprocess.TimeoutExpired:
-            continue
-    return ""
+            with transaction() as session:
+                if shutdown.is_asked() or waiting_work(session, [Job, Evaluation], 1):
+                    raise _PutOff from None
+    raise _NotMeasured(f"the worker was so busy that {_MOST_SECONDS:.0f} seconds were not enough")

@@ -27,13 +27,13 @@ _claiming = threading.Lock()
 _running: Counter[str] = Counter()
 
 
-def run_next_job() -> None:
-    """Run the job or evaluation that comes next, if any waits."""
+def run_next_job() -> bool:
+    """Run the job or evaluation that comes next; False: none waits."""
     kinds: tuple[Kind[Any], ...] = (JOB, EVALUATION)
-    if shutdown.is_asked():
-        return
-    if (claim := _claim_next(kinds)) is not None:
-        _run(kinds, claim)
+    if shutdown.is_asked() or (claim := _claim_next(kinds)) is None:
+        return False
+    _run(kinds, claim)
+    return True
 
 
 def run_next_hosting() -> None:

@@ -22,6 +22,7 @@ from manyicl_core.store.evaluations.schemas import (
 )
 from manyicl_core.store.hints import RUN_EVALUATION, publish_hint
 from manyicl_core.store.session import transaction
+from manyicl_core.store.waiting import waiting_for
 
 router = APIRouter(prefix="/evaluations", tags=["evaluations"])
 
@@ -35,7 +36,8 @@ def create_evaluation(
     """Check models, files and options, and queue an evaluation."""
 
     def create(session: Session) -> EvaluationObject:
-        return evaluation_object(service.create_evaluation(session, artifacts, caller.project_id, body), Report())
+        evaluation = service.create_evaluation(session, artifacts, caller.project_id, body)
+        return evaluation_object(evaluation, Report(), waiting_for(session, [evaluation]).get(evaluation.id))
 
     evaluation = once.create(body, create)
     # After the commit: a worker that gets the hint must find the row.
@@ -49,7 +51,9 @@ def list_evaluations(caller: ReaderDep, after: str | None = None, limit: _Limit 
     with transaction() as session:
         page = service.list_evaluations(session, caller.project_id, after, limit)
         reports = read_reports(session, list(page.rows))
-    return list_object([evaluation_object(row, reports[row.id]) for row in page.rows], page.has_more)
+        waiting = waiting_for(session, page.rows)
+    evaluations = [evaluation_object(row, reports[row.id], waiting.get(row.id)) for row in page.rows]
+    return list_object(evaluations, page.has_more)
 
 
 @router.get("/{evaluation_id}")
@@ -57,7 +61,8 @@ def retrieve_evaluation(caller: ReaderDep, evaluation_id: str) -> EvaluationObje
     """One evaluation, with what it has measured so far."""
     with transaction() as session:
         evaluation = service.get_evaluation(session, caller.project_id, evaluation_id)
-        return evaluation_object(evaluation, read_report(session, evaluation))
+        waiting = waiting_for(session, [evaluation]).get(evaluation.id)
+        return evaluation_object(evaluation, read_report(session, evaluation), waiting)
 
 
 @router.post("/{evaluation_id}/cancel")
@@ -67,7 +72,7 @@ def cancel_evaluation(caller: WriterDep, artifacts: ArtifactsDep, evaluation_id:
         evaluation = service.cancel_evaluation(session, caller.project_id, evaluation_id)
         report = read_report(session, evaluation)
     service.delete_what_only_it_needed(artifacts, evaluation)
-    return evaluation_object(evaluation, report)
+    return evaluation_object(evaluation, report, None)
 
 
 @router.get(

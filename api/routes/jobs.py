@@ -1,13 +1,10 @@
 """Fine-tuning jobs: create, plan, list, retrieve, cancel, pause, resume, events, checkpoints."""
 
-import asyncio
-import time
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import QueryParams
 
 from api.creation import OnceDep
@@ -16,18 +13,13 @@ from api.in_thread import in_thread
 from api.routes.event_stream import STREAMED_RESPONSES, event_stream
 from api.routes.lists import ListObject, list_object
 from manyicl_core.errors import InvalidRequest
-from manyicl_core.store.hints import RUN_JOB, ask_for_measurement, publish_hint
+from manyicl_core.store.hints import RUN_JOB, publish_hint
 from manyicl_core.store.jobs import checkpoints, control, planning, service
 from manyicl_core.store.jobs.metrics import MetricsObject, list_metrics, metrics_lines, metrics_object
 from manyicl_core.store.jobs.options import CreateJob
 from manyicl_core.store.jobs.plan_schemas import PlanObject
-from manyicl_core.store.jobs.planning import JobPlan
-from manyicl_core.store.jobs.results import job_evaluation, job_evaluations
-from manyicl_core.store.jobs.schemas import CheckpointObject, EventObject, JobObject, event_object, job_object
+from manyicl_core.store.jobs.schemas import CheckpointObject, EventObject, JobObject, event_object
 from manyicl_core.store.session import reading, transaction
-
-MEASURING_SECONDS = 45.0
-_POLL_SECONDS = 0.5
 
 router = APIRouter(prefix="/fine_tuning/jobs", tags=["fine-tuning"])
 
@@ -39,7 +31,7 @@ def create_job(caller: WriterDep, artifacts: ArtifactsDep, once: OnceDep, body: 
     """Check files and options, and queue a job."""
 
     def create(session: Session) -> JobObject:
-        return job_object(service.create_job(session, artifacts, caller.project_id, body), None)
+        return service.show_job(session, service.create_job(session, artifacts, caller.project_id, body))
 
     job = once.create(body, create)
     # After the commit: a worker that gets the hint must find the row.
@@ -48,29 +40,12 @@ def create_job(caller: WriterDep, artifacts: ArtifactsDep, once: OnceDep, body: 
 
 
 @router.post("/plan")
-async def plan_job(caller: ReaderDep, artifacts: ArtifactsDep, body: CreateJob) -> PlanObject:
-    """Tell what a job would do and take; nothing is stored or queued."""
-
-    def count() -> JobPlan:
-        with reading() as session:
-            return planning.plan_job(session, artifacts, caller.project_id, body)
-
-    def estimated() -> PlanObject | None:
-        with transaction() as session:
-            return plan.estimated(session)
-
-    plan = await run_in_threadpool(count)
-    if (answer := await run_in_threadpool(estimated)) is not None:
-        return answer
-    if not await run_in_threadpool(ask_for_measurement, plan.plan.model, plan.lora):
-        return plan.without_estimate("no worker answers; start one with `manyicl worker` and plan again")
-    # Waiting here holds no thread and no connection.
-    deadline = time.monotonic() + MEASURING_SECONDS
-    while time.monotonic() < deadline:
-        await asyncio.sleep(_POLL_SECONDS)
-        if (answer := await run_in_threadpool(estimated)) is not None:
-            return answer
-    return plan.without_estimate("the worker is busy, or still measures how fast it trains; plan again in a minute")
+def plan_job(caller: ReaderDep, artifacts: ArtifactsDep, body: CreateJob) -> PlanObject:
+    """Tell what a job would do and take, as far as it is known; nothing is stored or queued."""
+    with reading() as session:
+        plan = planning.plan_job(session, artifacts, caller.project_id, body)
+    with transaction() as session:
+        return plan.told(session, caller.project_id)
 
 
 @router.get("")
@@ -88,8 +63,7 @@ def list_jobs(
         raise InvalidRequest("metadata: null keeps jobs without metadata, so no pair can be asked for too", "metadata")
     with reading() as session:
         page = service.list_jobs(session, caller.project_id, after, limit, {} if metadata else pairs or None)
-        evaluations = job_evaluations(session, page.rows)
-    return list_object([job_object(job, evaluations.get(job.id)) for job in page.rows], page.has_more)
+        return list_object(service.show_jobs(session, page.rows), page.has_more)
 
 
 def _metadata_pairs(query: QueryParams) -> dict[str, str]:
@@ -110,8 +84,7 @@ def retrieve_job(caller: ReaderDep, job_id: str) -> JobObject:
     """One job."""
     with reading() as session:
         job = service.get_job(session, caller.project_id, job_id)
-        evaluation = job_evaluation(session, job)
-    return job_object(job, evaluation)
+        return service.show_job(session, job)
 
 
 @router.post("/{job_id}/cancel")
@@ -119,9 +92,9 @@ def cancel_job(caller: WriterDep, artifacts: ArtifactsDep, job_id: str) -> JobOb
     """Cancel a waiting or paused job, or stop a running one within seconds."""
     with transaction() as session:
         job, left = control.cancel_job(session, caller.project_id, job_id)
-        evaluation = job_evaluation(session, job)
+        shown = service.show_job(session, job)
     left.delete(artifacts)
-    return job_object(job, evaluation)
+    return shown
 
 
 @router.post("/{job_id}/pause")
@@ -129,8 +102,7 @@ def pause_job(caller: WriterDep, job_id: str) -> JobObject:
     """Take a job out of the queue or from its worker, which is free again within seconds."""
     with transaction() as session:
         job = control.pause_job(session, caller.project_id, job_id)
-        evaluation = job_evaluation(session, job)
-    return job_object(job, evaluation)
+        return service.show_job(session, job)
 
 
 @router.post("/{job_id}/resume")
@@ -138,10 +110,10 @@ def resume_job(caller: WriterDep, job_id: str) -> JobObject:
     """Put a paused job back into the queue; it goes on from its last checkpoint."""
     with transaction() as session:
         job = control.resume_job(session, caller.project_id, job_id)
-        evaluation = job_evaluation(session, job)
+        shown = service.show_job(session, job)
     # After the commit: a worker that gets the hint must find the job waiting.
     publish_hint(RUN_JOB, job.id)
-    return job_object(job, evaluation)
+    return shown
 
 
 @router.get(

@@ -15,7 +15,7 @@ from rich.text import Text
 from manyicl_core.cli.connection import ServiceFailed, answer_of, open_client
 from manyicl_core.store.jobs.plan_schemas import EstimateObject, PlannedSequence, PlanObject
 
-# The service counts, and waits for a worker to measure how fast it trains.
+# The service counts.
 _SECONDS = 600.0
 _BARS = "▁▂▃▄▅▆▇█"
 _MOST_BARS = 24
@@ -148,6 +148,8 @@ def _duration(seconds: float) -> str:
 def _warnings(plan: PlanObject) -> Iterator[str]:
     if plan.no_estimate:
         yield f"No estimate of time and memory: {plan.no_estimate}"
+    if plan.estimate and plan.estimate.note:
+        yield f"The estimate is rough: {plan.estimate.note}"
     if not plan.exact:
         yield "The job is very long: its first part was counted, and the rest estimated from it"
     for misfit in plan.does_not_fit[:_SHOWN_WARNINGS]:

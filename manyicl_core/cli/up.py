@@ -25,11 +25,12 @@ from manyicl_core.cli.services import Service, ServiceDidNotStart, Services
 from manyicl_core.embedded import EmbeddedPostgres, EmbeddedServiceFailed, EmbeddedValkey, free_port
 from manyicl_core.errors import Unauthorized
 from manyicl_core.settings import get_settings
-from manyicl_core.store.hints import HOSTING_WORKER, get_celery
+from manyicl_core.store.hints import HOSTING_QUEUE, JOBS_QUEUE
 from manyicl_core.store.migrate import migrate
 from manyicl_core.store.projects.schemas import SCOPES
 from manyicl_core.store.projects.service import authenticate, create_key, get_or_create_project
-from manyicl_core.store.session import transaction
+from manyicl_core.store.session import reading, transaction
+from manyicl_core.store.workers import forget_workers, living_places
 
 _NEEDED_BYTES = 300 * 1024 * 1024
 _OWN = ("database_url", "broker_url", "storage_url", "engine_url", "engine_port", "secret_key")
@@ -158,12 +159,14 @@ class ServiceRun:
             self._services.start(service)
             self._await(service, seconds)
         migrate(self._postgres.url)
+        with transaction() as session:
+            forget_workers(session)
         key = self._api_key()
 
         engine = Service("engine", lambda: self._spawn("engine"), lambda: _healthy(self._engine.url), grace_seconds=3)
         api = Service("api", lambda: self._spawn("api"), lambda: _healthy(self._address.url))
-        worker = Service("worker", lambda: self._spawn("worker"), lambda: _worker_answers("celery"))
-        hosting = Service("hosting", lambda: self._spawn("hosting"), lambda: _worker_answers(HOSTING_WORKER))
+        worker = Service("worker", lambda: self._spawn("worker"), lambda: _worker_lives(JOBS_QUEUE))
+        hosting = Service("hosting", lambda: self._spawn("hosting"), lambda: _worker_lives(HOSTING_QUEUE))
         for service in (engine, api, worker, hosting):
             self._services.start(service)
         for service in (engine, api, worker, hosting):
@@ -245,8 +248,9 @@ def _healthy(url: str) -> bool:
         return False
 
 
-def _worker_answers(name: str) -> bool:
+def _worker_lives(queue: str) -> bool:
     try:
-        return bool(get_celery().control.ping(timeout=0.5, limit=1, pattern=f"{name}@*", matcher="glob"))
-    except OSError:
+        with reading() as session:
+            return living_places(session, queue) > 0
+    except SQLAlchemyError:
         return False

@@ -149,6 +149,8 @@ class Measured(BaseModel):
         optimizer_seconds: of one optimizer step, forward and backward not counted.
         checkpoint_seconds: to save one checkpoint.
         batches: micro-batches of several lengths, ascending.
+        processor_share: what this process got of the processor time it wanted; less than all where
+            others computed beside it. None: the system does not say.
     """
 
     type: Literal["measured"] = "measured"
@@ -159,6 +161,7 @@ class Measured(BaseModel):
     optimizer_seconds: float
     checkpoint_seconds: float
     batches: list[MeasuredBatch]
+    processor_share: float | None = None
 
 
 class Failed(BaseModel):

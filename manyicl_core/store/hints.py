@@ -6,9 +6,7 @@ from typing import Any
 import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
 
-from manyicl_core.contract.train_spec import LoraSpec
 from manyicl_core.settings import get_settings, required
 
 RUN_JOB = "manyicl.run_job"
@@ -23,12 +21,6 @@ HOSTING_WORKER = "hosting"
 """What the Celery name of a worker of the hosting queue starts with, before the ``@``."""
 
 _HOSTING_TASKS = f"{HOSTING_QUEUE}.*"
-_JOBS_WORKERS = "celery@*"
-
-_PING_SECONDS = 3.0  # the first answer ends the wait
-# A worker that is busy for longer need not measure for a plan that nobody waits for any more.
-_ASKED_FOR_SECONDS = 600.0
-
 _log = structlog.get_logger(__name__)
 
 
@@ -69,25 +61,12 @@ def publish_hint(celery_task: str, id_: str) -> None:
 
     Args:
         celery_task: such as ``RUN_JOB``; its name says which queue.
-        id_: of the row.
+        id_: of the row, or what else it is about; for the log.
     """
     try:
         get_celery().send_task(celery_task, args=[id_])
     except OperationalError as error:
         _log.warning("hint_not_sent", id=id_, reason=str(error))
-
-
-def ask_for_measurement(base_model: str, lora: LoraSpec | None) -> bool:
-    """Ask a worker to measure how fast it trains; say whether a worker listens at all."""
-    celery = get_celery()
-    try:
-        if not celery.control.ping(timeout=_PING_SECONDS, limit=1, pattern=_JOBS_WORKERS, matcher="glob"):
-            return False
-        celery.send_task(MEASURE, args=[base_model, lora.model_dump() if lora else None], expires=_ASKED_FOR_SECONDS)
-    except (OperationalError, RedisError) as error:
-        _log.warning("measurement_not_asked_for", reason=str(error))
-        return False
-    return True
 
 
 def waiting_hints(queue: str) -> int:

@@ -52,6 +52,7 @@ def measure(spec: TrainSpec, folder: Path, started: float) -> Iterator[Measured]
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6)
     start_seconds = time.monotonic() - started
 
+    before = _scheduled()
     vocabulary, longest = model.config.vocab_size, min(_LONGEST, model.config.max_position_embeddings)
     assert isinstance(vocabulary, int) and isinstance(longest, int)
     batches = [_batch(round(part * longest), share, vocabulary) for part, share in _BATCHES]
@@ -71,7 +72,28 @@ def measure(spec: TrainSpec, folder: Path, started: float) -> Iterator[Measured]
         optimizer_seconds=optimizer_seconds,
         checkpoint_seconds=time.perf_counter() - saving,
         batches=measured,
+        processor_share=_share(before, _scheduled()),
     )
+
+
+def _scheduled() -> tuple[int, int] | None:
+    """Nanoseconds that the threads of this process have run, and have waited for a processor; None: unknown.
+
+    Source: the kernel's Documentation/scheduler/sched-stats.rst, /proc/<pid>/schedstat.
+    """
+    try:
+        lines = [path.read_text(encoding="ascii") for path in Path("/proc/self/task").glob("*/schedstat")]
+    except OSError:
+        return None
+    fields = [line.split() for line in lines]
+    return sum(int(ran) for ran, _, _ in fields), sum(int(waited) for _, waited, _ in fields)
+
+
+def _share(before: tuple[int, int] | None, after: tuple[int, int] | None) -> float | None:
+    if before is None or after is None or after == before:
+        return None
+    ran, waited = (late - early for early, late in zip(before, after, strict=True))
+    return round(ran / (ran + waited), 3)
 
 
 def _batch(length: int, share: float, vocabulary: int) -> MicroBatch:

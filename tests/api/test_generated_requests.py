@@ -20,9 +20,6 @@ def test_generated_requests_are_answered_as_the_document_says(installation: str,
     key = make_key(SCOPES)
     path = write_document(installation, key, BASE_MODEL, tmp_path)
     document = json.loads(path.read_text(encoding="utf-8"))
-    # A plan waits for a worker's measurement, and there is no worker.
-    del document["paths"]["/v1/fine_tuning/jobs/plan"]
-    path.write_text(json.dumps(document), encoding="utf-8")
     report = run_cases(installation, key, path, 1, 1, ("examples", "fuzzing"))
     assert report["failures"] == report["errors"] == []
     assert report["test_cases"]["generated"] > len(document["paths"])

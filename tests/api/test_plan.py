@@ -8,8 +8,10 @@ import openai
 import pytest
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
+from sqlalchemy import delete, select
 
-from api.routes import jobs
+from manyicl_core.store.session import transaction
+from manyicl_core.store.tables import Measurement, WantedMeasurement, Worker
 from tests.jobs import TASKS, await_state, example_lines, upload
 from tests.services import BASE_MODEL, wait_for
 
@@ -36,12 +38,6 @@ def create(client: OpenAI, body: dict[str, Any]) -> tuple[FineTuningJob, dict[st
     return job, job.model_extra["manyicl"]
 
 
-@pytest.fixture
-def _nobody_measures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "ask_for_measurement", lambda *_: False)
-
-
-@pytest.mark.usefixtures("_nobody_measures")
 @pytest.mark.parametrize("options", [{}, {"objective": "dedicated", "n_epochs": None, "token_budget": 1000}])
 def test_a_plan_is_what_the_job_then_does(client: OpenAI, start_worker: StartWorker, options: dict[str, Any]) -> None:
     start_worker()
@@ -54,9 +50,27 @@ def test_a_plan_is_what_the_job_then_does(client: OpenAI, start_worker: StartWor
     assert planned["adapters"] == (2 if options else 1)
 
 
-def test_a_worker_measures_once_and_every_plan_has_an_estimate(client: OpenAI, start_worker: StartWorker) -> None:
-    start_worker()
+@pytest.fixture
+def _measured_for_the_first_time(installation: str) -> None:
+    with transaction() as session:
+        for table in (Measurement, WantedMeasurement, Worker):
+            session.execute(delete(table))
+
+
+@pytest.mark.usefixtures("_measured_for_the_first_time")
+def test_a_job_goes_before_a_measurement_which_is_made_when_the_worker_is_idle_again(
+    client: OpenAI, start_worker: StartWorker
+) -> None:
     body = body_of(client)
+    first = plan(client, body)
+    assert (first["estimate"], first["ask_again_seconds"]) == (None, 60)
+    assert first["no_estimate"].startswith("no worker answers")
+    start_worker()
+    wait_for(lambda: "a worker measures" in plan(client, body)["no_estimate"], "the worker to measure")
+    job, told = create(client, body)
+    assert job.status == "succeeded"
+    with transaction() as session:
+        assert session.scalar(select(Measurement.device)) is None, "the measurement was given up for the job"
     answers: list[dict[str, Any]] = []
     wait_for(lambda: answers.append(plan(client, body)) or answers[-1]["estimate"], "a measurement")
     assert answers[-1]["no_estimate"] is None
@@ -64,14 +78,24 @@ def test_a_worker_measures_once_and_every_plan_has_an_estimate(client: OpenAI, s
     assert (estimate["device"], estimate["threads"]) == ("cpu", 1)
     assert estimate["seconds"] > 0
     # The tiny model is nothing beside the libraries that every trainer loads.
-    _, told = create(client, body)
     assert estimate["dtype"] == told["plan"]["dtype"]
     assert estimate["peak_memory_bytes"] == pytest.approx(told["peak_memory_bytes"], rel=0.25)
     again = plan(client, body_of(client, token_budget=5000, n_epochs=None))
     assert again["estimate"]["measured_at"] == estimate["measured_at"]
+    near = plan(client, body_of(client, lora={"rank": 33}))
+    assert near["estimate"]["note"].startswith("measured with rank 16 instead of 33; ")
+    assert near["ask_again_seconds"] is not None
 
 
-@pytest.mark.usefixtures("_nobody_measures")
+@pytest.mark.usefixtures("_measured_for_the_first_time")
+def test_many_plans_ask_for_few_measurements(client: OpenAI) -> None:
+    reasons = [plan(client, body_of(client, lora={"rank": rank}))["no_estimate"] for rank in range(1, 65, 5)]
+    assert "other measurements of the project come first" in reasons[-1]
+    with transaction() as session:
+        wanted = [row.lora["rank"] for row in session.scalars(select(WantedMeasurement)) if row.lora]
+    assert sorted(wanted) == [1, 8, 16]
+
+
 def test_a_plan_counts_each_task_and_stores_nothing(client: OpenAI) -> None:
     planned = plan(client, body_of(client, lora={"rank": 3}))
     assert [task["task"] for task in planned["tasks"]] == ["colour", "sum"]
@@ -83,11 +107,10 @@ def test_a_plan_counts_each_task_and_stores_nothing(client: OpenAI) -> None:
     assert planned["answers_over_few_shot"] == pytest.approx(planned["answers"] / planned["sequences"], rel=0.2)
     assert (planned["adapters"], planned["exact"], planned["does_not_fit"]) == (1, True, [])
     assert planned["estimate"] is None
-    assert "no worker answers" in planned["no_estimate"]
+    assert planned["no_estimate"]
     assert client.fine_tuning.jobs.list().data == []
 
 
-@pytest.mark.usefixtures("_nobody_measures")
 @pytest.mark.parametrize(("objective", "supervised"), [("many_icl", "all"), ("few_shot", "last"), ("zero_shot", "all")])
 def test_the_shown_sequence_marks_its_answers(client: OpenAI, objective: str, supervised: str) -> None:
     shown = plan(client, body_of(client, objective=objective, lora={"rank": 3}))["sequence"]
@@ -101,7 +124,6 @@ def test_the_shown_sequence_marks_its_answers(client: OpenAI, objective: str, su
     assert len(shown["documents"]) == (len(answers) if objective == "zero_shot" else 1)
 
 
-@pytest.mark.usefixtures("_nobody_measures")
 def test_every_line_that_does_not_fit_is_listed_and_the_others_are_planned(client: OpenAI) -> None:
     long = [{"task": "sum", "input": "word " * 400, "output": str(number)} for number in range(12)]
     body = body_of(client, example_lines(0, 12) + long, lora={"rank": 3})
@@ -115,7 +137,6 @@ def test_every_line_that_does_not_fit_is_listed_and_the_others_are_planned(clien
     assert (planned["tokens"], planned["tasks"]) == (without["tokens"], without["tasks"])
 
 
-@pytest.mark.usefixtures("_nobody_measures")
 def test_a_plan_in_which_nothing_fits_says_so(client: OpenAI) -> None:
     lines = [{"task": "sum", "input": "word " * 400, "output": "1"}]
     planned = plan(client, body_of(client, lines, tasks=[]))

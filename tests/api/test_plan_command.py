@@ -10,15 +10,13 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
-from api.routes import jobs
 from tests.jobs import TASKS, example_lines
 from tests.services import BASE_MODEL
 
 
 @pytest.fixture
-def body(tmp_path: Path, installation: str, api_key: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+def body(tmp_path: Path, installation: str, api_key: str) -> Path:
     """A body that names a local file, beside it, and the service's connection file."""
-    monkeypatch.setattr(jobs, "ask_for_measurement", lambda *_: False)
     connection = {"base_url": installation, "api_key": api_key}
     (tmp_path / "connection.json").write_text(json.dumps(connection), encoding="utf-8")
     lines = "\n".join(json.dumps(line) for line in example_lines(0, 12))

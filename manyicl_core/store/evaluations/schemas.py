@@ -17,6 +17,7 @@ from manyicl_core.store.evaluations.plan import evaluated_weights, planned_measu
 from manyicl_core.store.evaluations.reports import Report
 from manyicl_core.store.tables import Evaluation, EvaluationEvent, EvaluationResult
 from manyicl_core.store.tables.events import EventType, Level
+from manyicl_core.store.waiting import WaitingFor
 
 DEDICATED = "dedicated"
 """Stands for the models of a dedicated job together, each at its own task, where tasks are averaged."""
@@ -175,6 +176,7 @@ class EvaluationObject(BaseModel):
     started_at: int | None
     finished_at: int | None
     status: str
+    waiting_for: WaitingFor | None
     job: str | None
     base_model: str
     models: list[str]
@@ -209,7 +211,7 @@ class EvaluationEventObject(BaseModel):
     data: dict[str, Any] | None
 
 
-def evaluation_object(evaluation: Evaluation, report: Report) -> EvaluationObject:
+def evaluation_object(evaluation: Evaluation, report: Report, waiting: WaitingFor | None) -> EvaluationObject:
     """A row as the API shows it."""
     return EvaluationObject(
         id=evaluation.id,
@@ -217,6 +219,7 @@ def evaluation_object(evaluation: Evaluation, report: Report) -> EvaluationObjec
         started_at=_seconds(evaluation.started_at),
         finished_at=_seconds(evaluation.finished_at),
         status=evaluation.state,
+        waiting_for=waiting,
         job=evaluation.job_id,
         base_model=evaluation.base_model,
         models=[weights.name for weights in evaluated_weights(evaluation)],

@@ -28,6 +28,7 @@ from manyicl_core.store.quotas.service import admit_job, lock_project
 from manyicl_core.store.tables import Evaluation, EvaluationEvent
 from manyicl_core.store.tasks.datasets import delete_unreferenced_dataset, kept_dataset, load_dataset
 from manyicl_core.store.tasks.files import read_tasks
+from manyicl_core.store.waiting import tell_wait
 
 
 def create_evaluation(session: Session, store: ArtifactStore, project_id: str, request: CreateEvaluation) -> Evaluation:
@@ -67,6 +68,7 @@ def create_evaluation(session: Session, store: ArtifactStore, project_id: str, r
         session.flush()
     total = planned_measurements(evaluation)
     add_evaluation_event(session, evaluation.id, "info", f"Created evaluation {evaluation.id}: {total} results; queued")
+    tell_wait(session, evaluation)
     return evaluation
 
 

@@ -11,6 +11,7 @@ from manyicl_core.store.jobs.checkpoints import LeftBehind, forget_checkpoints
 from manyicl_core.store.jobs.service import get_job
 from manyicl_core.store.leases import pause, request_cancel, resume
 from manyicl_core.store.tables import Job
+from manyicl_core.store.waiting import tell_wait
 from manyicl_core.store.webhooks.outbox import announce
 
 
@@ -73,6 +74,8 @@ def resume_job(session: Session, project_id: str, job_id: str) -> Job:
     job = get_job(session, project_id, job_id)
     if resume(session, job):
         add_event(session, job.id, "info", "The job is resumed and waits for a worker")
+        session.refresh(job)
+        tell_wait(session, job)
     session.refresh(job)
     if job.state in FINAL:
         raise _over(job, "resumed")

@@ -59,7 +59,11 @@ class PlannedSequence(BaseModel):
 
 
 class EstimateObject(BaseModel):
-    """What training takes on a worker like the measured one; the evaluation comes on top."""
+    """What training takes on a worker like the measured one; the evaluation comes on top.
+
+    ``note`` says what makes it rougher than usual: None where this kind of adapter was measured on
+    an otherwise idle worker.
+    """
 
     seconds: float
     peak_memory_bytes: int
@@ -67,6 +71,7 @@ class EstimateObject(BaseModel):
     dtype: str
     threads: int
     measured_at: int
+    note: str | None = None
 
 
 class PlanObject(BaseModel):
@@ -79,6 +84,7 @@ class PlanObject(BaseModel):
         answers_over_few_shot: supervised answers over those of ``few_shot`` at as many tokens.
         does_not_fit: lines for which the job would be refused; the plan leaves them out.
         no_estimate: why there is no estimate.
+        ask_again_seconds: when the same plan may know more; None: it knows all.
         sequence: None when nothing fits.
     """
 
@@ -99,4 +105,5 @@ class PlanObject(BaseModel):
     near_leaks: list[NearLeakObject]
     estimate: EstimateObject | None = None
     no_estimate: str | None = None
+    ask_again_seconds: int | None = None
     sequence: PlannedSequence | None

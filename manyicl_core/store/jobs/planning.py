@@ -18,6 +18,7 @@ from manyicl_core.method.task_building import QueryDoesNotFit, unfit_queries
 from manyicl_core.method.tasks import Task
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.settings import get_settings
+from manyicl_core.store.hints import JOBS_QUEUE
 from manyicl_core.store.jobs.options import CreateJob
 from manyicl_core.store.jobs.parts import parts_of
 from manyicl_core.store.jobs.plan_schemas import (
@@ -32,7 +33,14 @@ from manyicl_core.store.jobs.plan_schemas import (
 from manyicl_core.store.jobs.service import CheckedJob, check_request
 from manyicl_core.store.jobs.specs import train_spec
 from manyicl_core.store.measurements.estimate import RunWork, estimate_run, micro_batches
-from manyicl_core.store.measurements.service import latest_measurement
+from manyicl_core.store.measurements.service import (
+    Asked,
+    Found,
+    find_measurement,
+    measured_kind,
+    want_measurement,
+)
+from manyicl_core.store.workers import Places, job_places
 
 # Counted one by one in about ten seconds.
 _MOST_COUNTED = 500_000
@@ -83,26 +91,54 @@ class JobPlan:
     lora: LoraSpec | None
     runs: list[_Run]
 
-    def estimated(self, session: Session) -> PlanObject | None:
-        """The plan with its estimate; None while no worker has measured how fast it trains."""
-        found = latest_measurement(session, self.plan.model, self.lora)
+    def told(self, session: Session, project_id: str) -> PlanObject:
+        """The plan with what is known of its time and memory; what is not yet, an idle worker is asked to measure."""
+        if not self.runs:
+            return self.plan.model_copy(update={"no_estimate": "there is nothing to train"})
+        found = find_measurement(session, self.plan.model, self.lora)
+        if found is not None and found.same:
+            return self.plan.model_copy(update={"estimate": self._estimate(found, None)})
+        asked = want_measurement(session, project_id, self.plan.model, self.lora)
+        reason, seconds = _awaited(asked, job_places(session, JOBS_QUEUE))
         if found is None:
-            return None
-        measured, made = found
+            return self.plan.model_copy(update={"no_estimate": reason, "ask_again_seconds": seconds})
+        estimate = self._estimate(found, f"{_unlike(found, self.lora)}; {reason}")
+        return self.plan.model_copy(update={"estimate": estimate, "ask_again_seconds": seconds})
+
+    def _estimate(self, found: Found, note: str | None) -> EstimateObject:
+        measured = found.measured
         estimates = [estimate_run(measured, run.work()) for run in self.runs]
-        estimate = EstimateObject(
+        return EstimateObject(
             seconds=round(sum(estimate.seconds for estimate in estimates), 1),
-            peak_memory_bytes=max((estimate.peak_memory_bytes for estimate in estimates), default=0),
+            peak_memory_bytes=max(estimate.peak_memory_bytes for estimate in estimates),
             device=measured.device,
             dtype=measured.dtype,
             threads=measured.threads,
-            measured_at=int(made.timestamp()),
+            measured_at=int(found.made.timestamp()),
+            note=note,
         )
-        return self.plan.model_copy(update={"estimate": estimate})
 
-    def without_estimate(self, reason: str) -> PlanObject:
-        """The plan, saying why it has no estimate."""
-        return self.plan.model_copy(update={"no_estimate": reason})
+
+def _unlike(found: Found, lora: LoraSpec | None) -> str:
+    """Why a measurement is not all that one could wish for."""
+    if found.lora is not None and lora is not None and found.lora != measured_kind(lora):
+        return f"measured with rank {found.lora.rank} instead of {lora.rank}"
+    return f"measured while other work left the worker {found.measured.processor_share:.0%} of the processor it wanted"
+
+
+def _awaited(asked: Asked, places: Places) -> tuple[str, int]:
+    """When there will be a measurement, as a sentence and as seconds after which to ask again."""
+    if asked.problem is not None:
+        return f"it could not be measured: {asked.problem}; it is tried again in an hour", 3600
+    if asked.refused:
+        return "other measurements of the project come first; plan again in a minute", 60
+    if places.total == 0:
+        return "no worker answers; start one with `manyicl worker` and plan again", 60
+    if asked.running:
+        return "a worker measures how fast it trains, for about half a minute; plan again then", 30
+    if places.free == 0:
+        return "all workers are busy, and jobs go before measurements; plan again when one has ended", 60
+    return "a free worker will measure how fast it trains, for about half a minute; plan again then", 40
 
 
 def plan_job(session: Session, store: ArtifactStore, project_id: str, request: CreateJob) -> JobPlan:

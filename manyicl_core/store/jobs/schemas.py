@@ -17,6 +17,7 @@ from manyicl_core.store.evaluations.schemas import (
 from manyicl_core.store.jobs.results import JobEvaluation, PairedResult
 from manyicl_core.store.tables import Job, JobEvent
 from manyicl_core.store.tables.events import EventType, Level
+from manyicl_core.store.waiting import WaitingFor
 
 JobStatus = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
 """Every status that OpenAI's clients know."""
@@ -80,6 +81,7 @@ class ManyiclJob(BaseModel):
     """
 
     status: str
+    waiting_for: WaitingFor | None
     options: dict[str, Any]
     plan: dict[str, Any] | None
     peak_memory_bytes: int | None
@@ -164,7 +166,7 @@ class CheckpointObject(BaseModel):
     manyicl: ManyiclCheckpoint
 
 
-def job_object(job: Job, evaluation: JobEvaluation | None) -> JobObject:
+def job_object(job: Job, evaluation: JobEvaluation | None, waiting: WaitingFor | None) -> JobObject:
     """A row as the API shows it."""
     return JobObject(
         id=job.id,
@@ -188,6 +190,7 @@ def job_object(job: Job, evaluation: JobEvaluation | None) -> JobObject:
         metadata=job.labels,
         manyicl=ManyiclJob(
             status=job.state,
+            waiting_for=waiting,
             options=job.options,
             plan=job.plan,
             peak_memory_bytes=job.peak_memory_bytes,

@@ -1,7 +1,7 @@
 """Create and find jobs: what the api asks for."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from sqlalchemy import select
@@ -19,7 +19,8 @@ from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.events import News, add_event, find_news
 from manyicl_core.store.job_states import QUEUED, VALIDATING_FILES
 from manyicl_core.store.jobs.options import CreateJob, resolved_hyperparameters
-from manyicl_core.store.jobs.schemas import event_object
+from manyicl_core.store.jobs.results import job_evaluations
+from manyicl_core.store.jobs.schemas import JobObject, event_object, job_object
 from manyicl_core.store.jobs.start import Start, find_start, hold_start
 from manyicl_core.store.jobs.validation import validation_of
 from manyicl_core.store.pages import Page, fetch_created, fetch_page
@@ -27,6 +28,7 @@ from manyicl_core.store.quotas.service import admit_job, admit_training, lock_pr
 from manyicl_core.store.tables import Job, JobEvent
 from manyicl_core.store.tasks.datasets import kept_dataset
 from manyicl_core.store.tasks.files import read_tasks
+from manyicl_core.store.waiting import tell_wait, waiting_for
 
 _SHOWN_LEAKS = 10
 
@@ -82,6 +84,7 @@ def create_job(session: Session, store: ArtifactStore, project_id: str, request:
     _warn_of_near_leaks(session, job.id, leaks)
     job.state = QUEUED
     session.flush()
+    tell_wait(session, job)
     return job
 
 
@@ -165,6 +168,18 @@ def list_jobs(
     if metadata is not None:
         query = query.where(Job.labels.contains(metadata) if metadata else Job.labels == {})
     return fetch_created(session, query, Job.project_id, project_id, after, limit, "fine-tuning job")
+
+
+def show_job(session: Session, job: Job) -> JobObject:
+    """A job as the API shows it: with what it waits for, and what its evaluation has found."""
+    [shown] = show_jobs(session, [job])
+    return shown
+
+
+def show_jobs(session: Session, jobs: Sequence[Job]) -> list[JobObject]:
+    """As ``show_job``, with a few queries for all of them."""
+    evaluations, waiting = job_evaluations(session, jobs), waiting_for(session, jobs)
+    return [job_object(job, evaluations.get(job.id), waiting.get(job.id)) for job in jobs]
 
 
 def list_events(session: Session, project_id: str, job_id: str, after: str | None, limit: int) -> Page[JobEvent]:

@@ -14,7 +14,7 @@ from manyicl_core.store.tables.files import File
 from manyicl_core.store.tables.job_metrics import JobMetrics
 from manyicl_core.store.tables.jobs import Job
 from manyicl_core.store.tables.leased import Leased
-from manyicl_core.store.tables.measurements import Measurement
+from manyicl_core.store.tables.measurements import Measurement, WantedMeasurement
 from manyicl_core.store.tables.model_permissions import ModelPermission
 from manyicl_core.store.tables.models import Model
 from manyicl_core.store.tables.projects import Project
@@ -22,6 +22,7 @@ from manyicl_core.store.tables.quotas import Quota
 from manyicl_core.store.tables.uploads import Upload, UploadPart
 from manyicl_core.store.tables.usage import Usage
 from manyicl_core.store.tables.webhooks import WebhookDelivery, WebhookEndpoint
+from manyicl_core.store.tables.workers import Worker
 
 __all__ = [
     "ApiKey",
@@ -51,6 +52,8 @@ __all__ = [
     "Upload",
     "UploadPart",
     "Usage",
+    "WantedMeasurement",
     "WebhookDelivery",
     "WebhookEndpoint",
+    "Worker",
 ]

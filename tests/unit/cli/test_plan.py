@@ -87,8 +87,10 @@ def test_the_estimate_is_in_words() -> None:
         "dtype": "bfloat16",
         "threads": 2,
         "measured_at": 1,
+        "note": "measured with rank 8",
     }
     text = printed(plan_of(estimate=estimate))
+    assert "The estimate is rough: measured with rank 8" in " ".join(text.split())
     assert "2 h 30 min and 2.3 GB on a worker like this one: cpu, bfloat16, 2 threads" in " ".join(text.split())
 
 
