@@ -115,15 +115,17 @@ def _check_that_nothing_is_stored(client: OpenAI) -> None:
 def check_completions(client: OpenAI, methods: Methods, model: str) -> None:
     """Every option of a completion."""
     create: Any = client.completions.create
+    # Its strict types know neither a chunk before the end nor a first token, which has no probability.
+    lenient: Any = client.copy(_extra_kwargs={"_strict_response_validation": False}).completions.create
     with methods("completions.create"):
         one = create(model=model, prompt="Once upon", max_tokens=4, temperature=0)
         assert (one.object, one.choices[0].index) == ("text_completion", 0)
         two = create(model=model, prompt=["Once upon", "A time"], max_tokens=4, temperature=0, n=2)
         assert [choice.index for choice in two.choices] == [0, 1, 2, 3]
         assert two.choices[0].text == two.choices[1].text == one.choices[0].text
-        chunks = list(create(model=model, prompt="Once upon", max_tokens=4, temperature=0, stream=True))
+        chunks = list(lenient(model=model, prompt="Once upon", max_tokens=4, temperature=0, stream=True))
         assert "".join(chunk.choices[0].text for chunk in chunks) == one.choices[0].text
-        scored = create(model=model, prompt=[[40, 41, 42], [43, 44]], max_tokens=0, echo=True, logprobs=1)
+        scored = lenient(model=model, prompt=[[40, 41, 42], [43, 44]], max_tokens=0, echo=True, logprobs=1)
         told = scored.choices[0].logprobs
         assert told.token_logprobs[0] is None and len(told.token_logprobs) == 3
         assert told.text_offset[0] == 0 and len(told.tokens) == 3 and all(told.top_logprobs[1:])
