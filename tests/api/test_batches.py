@@ -201,8 +201,8 @@ def test_a_batch_whose_window_is_over_tells_so_in_every_line(client: OpenAI) -> 
     )
 
 
-class Killed(Exception):
-    """Stands in for the end of the process."""
+class Killed(BaseException):
+    """Stands in for the end of the process: nothing catches it."""
 
 
 @pytest.mark.parametrize(
@@ -253,9 +253,13 @@ def test_a_batch_whose_worker_is_always_lost_fails_and_keeps_what_is_answered(
 ) -> None:
     batch = create_batch(client, [request(str(number)) for number in range(6)])
     monkeypatch.setattr(batch_answers, "_CHUNK_RESULTS", 4)
+
+    def killed(*_: object) -> None:
+        raise Killed
+
     with monkeypatch.context() as patch:
-        patch.setattr(recorder, "record_finalizing", None)
-        with pytest.raises(TypeError):
+        patch.setattr(recorder, "record_finalizing", killed)
+        with pytest.raises(Killed):
             run_batch(batch.id)
     change(batch.id, lease_expires_at=Batch.created_at, infrastructure_failures=4)
     failed = run(client, batch.id)
