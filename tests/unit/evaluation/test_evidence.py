@@ -1,13 +1,18 @@
 """What stands behind a figure, against what is counted by hand and what scikit-learn says."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, f1_score
 
 from manyicl_core.contract.evidence import Evidence
 from manyicl_core.evaluation.evidence import always, answer_labels, evidence_of, most_frequent_answer
 from manyicl_core.evaluation.metrics import item_score
 from manyicl_core.evaluation.statistics import Items, compare, value
+from manyicl_core.method.tasks import Metric
 from tests.unit.evaluation.specs import with_queries
 from tests.unit.sample_tasks import task_of
 
@@ -104,8 +109,8 @@ def test_the_confusion_of_labels_is_scikit_learns():
 
 
 def test_an_off_label_answer_to_everything_is_no_label():
-    for given in ("", "I think it is low"):
-        found = evidence_of(items_of("accuracy", IMBALANCED, [given] * 38), ["low", "high"])
+    for text in ("", "I think it is low"):
+        found = evidence_of(items_of("accuracy", IMBALANCED, [text] * 38), ["low", "high"])
         assert codes(found) == ["answers_one_text_only", "below_most_frequent_answer"]
         assert found.confusion is not None
         assert found.confusion.counts == [[0, 0, 34], [0, 0, 4]]
@@ -199,3 +204,30 @@ def test_answers_that_repeat_are_labels(metric: str, outputs: list[str], labels:
 def test_a_closed_set_of_labels_is_the_labels():
     task = task_of([("x", "a")], "t", labels=["a", "b"])
     assert answer_labels(task, task.queries) == ["a", "b"]
+
+
+LABELS = ["low", "high", "caf\u00e9", "7"]
+ANSWERS = st.sampled_from([*LABELS, "", " low ", "cafe\u0301", "low, high", "none of them", "\x00"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(get_args(Metric)),
+    st.lists(st.tuples(st.sampled_from(LABELS), ANSWERS, ANSWERS), min_size=1, max_size=8),
+)
+def test_whatever_is_answered_the_figures_fit_together(metric: Metric, rows: list[tuple[str, str, str]]):
+    references, *draws = (list(column) for column in zip(*rows, strict=True))
+    items = items_of(metric, references, *draws)
+    found = evidence_of(items, LABELS)
+    assert found.labels is not None and found.confusion is not None
+    counts = np.array(found.confusion.counts)
+    assert counts.sum(axis=1).tolist() == [figures.support for figures in found.labels]
+    assert counts.sum() == len(rows)
+    np.testing.assert_allclose(counts[:, :-1].sum(axis=0), [figures.given for figures in found.labels])
+    assert found.baseline.value + found.baseline.difference == pytest.approx(value(items))
+    # Who has no warning is above the baseline, and gives more than one answer.
+    if not found.warnings:
+        assert found.baseline.low > 0
+        assert found.distinct_answers > 1
+    if metric in ("accuracy", "exact_match", "macro_f1"):
+        assert all(value(always(items, label)) <= found.baseline.value + 1e-12 for label in references)
