@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from manyicl_core.method.encoding import escape_answer, unescape_answer
+from manyicl_core.method.encoding import ESCAPE_TAILS, escape_answer, split_escape, unescape_answer
 from manyicl_core.stop_strings import StopSearch
 
 
@@ -54,7 +54,7 @@ class MatchedText(PlainText):
 class AnswerText(JsonText):
     """A task's answer: without the space that every answer starts with, escapes resolved.
 
-    A backslash at the end of a piece is held back: the next piece says what it means.
+    An escape that a piece has only begun is held back: the next piece says what it means.
     """
 
     def __init__(self) -> None:
@@ -63,16 +63,13 @@ class AnswerText(JsonText):
 
     def push(self, piece: str) -> str:
         """The text that is certain after ``piece``."""
-        text = self._held + super().push(piece)
-        trailing = len(text) - len(text.rstrip("\\"))
-        keep = trailing % 2
-        self._held = text[len(text) - keep :]
-        return unescape_answer(text[: len(text) - keep])
+        text, self._held = split_escape(self._held + super().push(piece))
+        return unescape_answer(text)
 
     def flush(self) -> str:
         """What is still held back, at the end."""
         text, self._held = self._held, ""
-        return text
+        return unescape_answer(text)
 
 
 class StoppedText(PlainText):
@@ -100,9 +97,9 @@ def engine_stops(stops: Sequence[str], escaped: bool) -> list[str]:
     """An answer's stop strings as they stand in the text that the engine writes; none where it could be mistaken.
 
     It would find some where the client reads none: in the space before an answer or, where the text is
-    ``escaped``, in the second half of an escape. Then it looks for none, so that the first one ends the
+    ``escaped``, inside an escape. Then it looks for none, so that the first one ends the
     answer: ``StoppedText`` finds them all.
     """
     written = [escape_answer(stop) if escaped else stop for stop in stops]
-    is_mistakable = any(stop[0].isspace() or (escaped and stop[0] in "n\\") for stop in written)
+    is_mistakable = any(stop[0].isspace() or (escaped and stop[0] in ESCAPE_TAILS) for stop in written)
     return [] if is_mistakable else written

@@ -27,14 +27,46 @@ def template_hash() -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
+# Every kind of line break has an escape of its own; CRLF is one, as a model knows it best. A letter alone stands for
+# the line feed only: what a base model writes unescaped, as \frac or \rho, is seldom one of these.
+_ESCAPES = {
+    "\\": r"\\",
+    "\r\n": r"\r\n",
+    "\n": r"\n",
+    "\v": r"\x0b",
+    "\f": r"\x0c",
+    "\r": r"\x0d",
+    "\x85": r"\x85",
+    "\u2028": r"\u2028",
+    "\u2029": r"\u2029",
+}
+_UNESCAPES = {escape: text for text, escape in _ESCAPES.items()}
+_TO_ESCAPE = re.compile("|".join(map(re.escape, _ESCAPES)))
+_TO_UNESCAPE = re.compile("|".join(map(re.escape, _UNESCAPES)))
+_STARTED = {escape[:length] for escape in _UNESCAPES for length in range(1, len(escape))}
+_LONGEST_STARTED = max(map(len, _STARTED))
+
+ESCAPE_TAILS = frozenset("".join(escape[1:] for escape in _UNESCAPES))
+"""The characters that stand in an escape behind its backslash."""
+
+
 def escape_answer(text: str) -> str:
-    r"""An answer on one line: line breaks become ``\n``, backslashes ``\\``; a line break ends an answer."""
-    return text.replace("\\", "\\\\").replace("\n", "\\n")
+    r"""An answer on one line: line breaks of every kind and backslashes are escaped; a line break ends an answer."""
+    return _TO_ESCAPE.sub(lambda match: _ESCAPES[match[0]], text)
 
 
 def unescape_answer(text: str) -> str:
     """The inverse of ``escape_answer``; a backslash before anything else stays."""
-    return re.sub(r"\\([n\\])", lambda match: "\n" if match[1] == "n" else "\\", text)
+    return _TO_UNESCAPE.sub(lambda match: _UNESCAPES[match[0]], text)
+
+
+def split_escape(text: str) -> tuple[str, str]:
+    """``text`` up to an escape that its end has only begun, and that beginning: what follows says what it means."""
+    whole = max((match.end() for match in _TO_UNESCAPE.finditer(text)), default=0)
+    for length in range(min(_LONGEST_STARTED, len(text) - whole), 0, -1):
+        if text[-length:] in _STARTED:
+            return text[:-length], text[-length:]
+    return text, ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from manyicl_core.answers.answer_text import AnswerText, JsonText, MatchedText, 
 from manyicl_core.method.encoding import ANSWER_TEMPLATE, escape_answer, unescape_answer
 from tests.unit.inference.test_text import cut
 
-_tricky = st.text(alphabet="\\n\n ab", max_size=20) | st.text(max_size=20)
-_stops = st.lists(st.text(alphabet="\\n\n ab", min_size=1, max_size=3), max_size=4)
+_BREAKS = "\n\r\v\f\x85\u2028\u2029"
+_tricky = st.text(alphabet=f"\\nrx02{_BREAKS} ab", max_size=20) | st.text(max_size=20)
+_stops = st.lists(st.text(alphabet=f"\\nrx02{_BREAKS} ab", min_size=1, max_size=3), max_size=4)
 
 
 def streamed(text: PlainText, pieces: list[str]) -> str:
@@ -30,6 +31,14 @@ def test_pieces_of_an_answer_join_to_the_unescaped_whole(pieces: list[str]):
 def test_an_answer_of_the_encoder_comes_back(answer: str, data: st.DataObject):
     written = ANSWER_TEMPLATE.format(output=escape_answer(answer.strip()))
     assert streamed(AnswerText(), cut_anywhere(data, written)) == answer.strip()
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", *_BREAKS])
+def test_an_answer_keeps_its_own_kind_of_line_break(end: str):
+    answer = f"def f():{end}    return 1{end}# done"
+    written = ANSWER_TEMPLATE.format(output=escape_answer(answer))
+    assert len(written.splitlines()) == 1
+    assert streamed(AnswerText(), list(written)) == answer
 
 
 @given(st.lists(_tricky, max_size=8))

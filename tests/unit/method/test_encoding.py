@@ -10,7 +10,7 @@ from manyicl_core.method.tasks import Example, Turn
 from tests.unit.sample_tasks import BYTES, examples_of, pairs, texts
 
 # Texts full of what escaping is about.
-_tricky = st.text(alphabet="\\n\n ab", max_size=20) | st.text(max_size=20)
+_tricky = st.text(alphabet="\\nrx0b\n\r\v\x85\u2028 a", max_size=20) | st.text(max_size=20)
 
 
 @given(_tricky)
@@ -20,7 +20,18 @@ def test_an_answer_comes_back_from_its_escape(text: str):
 
 @given(_tricky)
 def test_an_escaped_answer_is_one_line(text: str):
-    assert "\n" not in escape_answer(text)
+    assert len(escape_answer(f"a{text}b").splitlines()) == 1 or not set("\x1c\x1d\x1e").isdisjoint(text)
+
+
+@given(st.text(alphabet="\\nrx \n", max_size=20))
+def test_an_answer_without_other_line_breaks_is_escaped_as_adapters_have_learned_it(text: str):
+    assert escape_answer(text) == text.replace("\\", "\\\\").replace("\n", "\\n")
+
+
+def test_what_a_model_writes_that_is_no_escape_stays():
+    assert (
+        unescape_answer(r"\frac{1}{2} \rho C:\reports \u0041 \x41 \v") == r"\frac{1}{2} \rho C:\reports \u0041 \x41 \v"
+    )
 
 
 @given(_tricky, _tricky)
