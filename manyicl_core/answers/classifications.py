@@ -21,6 +21,7 @@ from manyicl_core.answers.prompts import (
 from manyicl_core.engines.client import CompletionEngine
 from manyicl_core.engines.patient_engine import PatientEngine
 from manyicl_core.errors import InvalidRequest
+from manyicl_core.method.tasks import MAX_TEXT_CHARACTERS
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.request_body import RequestBody
 from manyicl_core.store.contexts.schemas import ManyiclChat
@@ -31,7 +32,7 @@ _MAX_PROMPT_TOKENS = 4_194_304
 _MAX_PROBABILITIES = 262_144
 _INPUTS_A_CALL = 64
 
-_Text = Annotated[str, StringConstraints(min_length=1, max_length=1_000_000, pattern=r"\S")]
+_Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT_CHARACTERS, pattern=r"\S")]
 _Inputs = Annotated[list[_Text], Field(min_length=1, max_length=2048)]
 
 

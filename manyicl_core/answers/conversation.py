@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from manyicl_core.answers.chat_request import Message
 from manyicl_core.errors import InvalidRequest
+from manyicl_core.method.equality import same_text
 from manyicl_core.method.tasks import Turn
 
 _SYSTEM_ROLES = ("system", "developer")
@@ -29,7 +30,7 @@ class Conversation:
         Raises:
             InvalidRequest: it says something else.
         """
-        if self.instruction is not None and self.instruction.strip() != instruction.strip():
+        if self.instruction is not None and not same_text(self.instruction.strip(), instruction.strip()):
             raise InvalidRequest(
                 "messages.0.content: the demonstrations stand behind the instruction of their task or context, and "
                 "this system message is another; leave it out, or give the instruction to the task or context",

@@ -14,13 +14,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from manyicl_core.jsonl import UnreadableFile
-from manyicl_core.method.tasks import MAX_INSTRUCTION_CHARACTERS, Example, Turn
+from manyicl_core.method.tasks import MAX_TEXT_CHARACTERS, Example, Turn
 from manyicl_core.strict_json import parse_json
 
-MAX_LINE_CHARACTERS = 1_000_000
+MAX_LINE_CHARACTERS = MAX_TEXT_CHARACTERS
 MAX_LINE_BYTES = 4 * MAX_LINE_CHARACTERS
 _REPORTED = 10
 _READ_ON = 1000  # problems, and then no further
@@ -42,33 +42,37 @@ class InvalidDataset(ValueError):
         super().__init__(shown + (f"; and {more} more" if more > 0 else ""))
 
 
-class _TaskLine(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    task: Annotated[str, StringConstraints(min_length=1, max_length=64)]
-    input: _Text
-    output: _Text
-
-
-class _ChatPart(BaseModel):
+class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     @model_validator(mode="before")
     @classmethod
     def _drop_nulls(cls, fields: object) -> object:
-        # Clients write out every optional field of a message: one that is null says nothing.
+        # Clients write out every optional field of a message, and tables every column of a mixed file: one that is
+        # null says nothing.
         if not isinstance(fields, dict):
             return fields
         return {name: value for name, value in fields.items() if value is not None}
 
 
-class _Message(_ChatPart):
+class _TaskLine(_Part):
+    task: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    input: _Text
+    output: _Text
+
+
+def _as_integer(value: object) -> object:
+    """A column of integers with gaps is written as 1.0 and 0.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+class _Message(_Part):
     role: Literal["system", "developer", "user", "assistant"]
     content: _Text
-    weight: Annotated[int, Field(ge=0, le=1)] = 1
+    weight: Annotated[int, BeforeValidator(_as_integer), Field(ge=0, le=1)] = 1
 
 
-class _ChatLine(_ChatPart):
+class _ChatLine(_Part):
     messages: list[_Message] = Field(min_length=2)
 
 
@@ -136,7 +140,7 @@ def _parse_row(text: str, number: int) -> Row:
     if not isinstance(content, dict):
         raise ValueError('not a JSON object; write {"task": …, "input": …, "output": …}')
     try:
-        if "messages" in content:
+        if content.get("messages") is not None:
             return _chat_row(_ChatLine.model_validate(content).messages, number)
         row = _TaskLine.model_validate(content)
     except ValidationError as error:
@@ -152,7 +156,7 @@ def _chat_row(messages: list[_Message], number: int) -> Row:
             raise ValueError(f"'messages.{index}.weight': only an assistant message has a weight; remove it")
     instruction = ""
     if messages[0].role in _SYSTEM_ROLES:
-        instruction = _instruction(messages[0].content)
+        instruction = messages[0].content.strip()
         messages = messages[1:]
     turns = [
         _turn(asked.content, answered.content, answered.weight == 1)
@@ -183,16 +187,6 @@ def _check_roles(roles: list[str]) -> None:
             )
     if roles[-1] != "assistant":
         raise ValueError("the last message is from the user; end the conversation with the assistant's answer")
-
-
-def _instruction(content: str) -> str:
-    instruction = content.strip()
-    if len(instruction) > MAX_INSTRUCTION_CHARACTERS:
-        raise ValueError(
-            f"the system message has {len(instruction)} characters; "
-            f"an instruction may have {MAX_INSTRUCTION_CHARACTERS}"
-        )
-    return instruction
 
 
 def _turn(input_text: str, output: str, trained: bool = True) -> Turn:

@@ -14,5 +14,5 @@ def same_text(one: str, other: str) -> bool:
 
 
 def visible(text: str) -> str:
-    r"""``text`` in quotes with everything but ASCII escaped: ``'cafe\u0301'`` shows what ``café`` hides."""
-    return ascii(text)
+    r"""``text`` in quotes for a message and, where it is not all ASCII, what it hides: ``'café' ('cafe\u0301')``."""
+    return repr(text) if repr(text).isascii() else f"{text!r} ({text!a})"

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 
 from manyicl_core.method.dataset import InvalidDataset, Row
 from manyicl_core.method.encoding import Encoder
+from manyicl_core.method.equality import canonical, visible
+from manyicl_core.method.labels import MAX_LABEL_TOKENS
 from manyicl_core.method.leaks import exact_leaks
 from manyicl_core.method.sequences import EncodedTask
-from manyicl_core.method.tasks import MAX_TASKS, Task, TaskDefinition
+from manyicl_core.method.tasks import MAX_TASKS, Example, ListedLabels, Task, TaskDefinition
 
 
 class QueryDoesNotFit(ValueError):
@@ -32,7 +34,11 @@ def build_tasks(training: list[Row], validation: list[Row], definitions: list[Ta
         InvalidDataset: tasks do not match or are too many, a label is unknown, or a tested input is
             trained on.
     """
-    named = {definition.instruction.strip(): definition.name for definition in definitions if definition.instruction}
+    named = {
+        canonical(definition.instruction.strip()): definition.name
+        for definition in definitions
+        if definition.instruction
+    }
     groups = _group("training", training, named)
     queries = _group("validation", validation, named)
     if not definitions:
@@ -43,13 +49,16 @@ def build_tasks(training: list[Row], validation: list[Row], definitions: list[Ta
     problems: list[str] = []
     tasks = []
     for definition in definitions:
-        task = Task(
-            definition=_with_instruction(definition, groups[definition.name]),
-            demonstrations=[row.example for row in groups[definition.name]],
-            queries=[row.example for row in queries.get(definition.name, [])],
+        demonstrations, unlisted = _listed(definition, groups[definition.name], "")
+        tested, unlisted_too = _listed(definition, queries.get(definition.name, []), " of the validation file")
+        problems += [*unlisted, *unlisted_too]
+        tasks.append(
+            Task(
+                definition=_with_instruction(definition, groups[definition.name]),
+                demonstrations=demonstrations,
+                queries=tested,
+            )
         )
-        problems += _label_problems(task)
-        tasks.append(task)
     problems += exact_leaks(tasks)
     if problems:
         raise InvalidDataset(problems)
@@ -60,9 +69,13 @@ def check_fits(tasks: list[Task], encoder: Encoder, max_sequence_tokens: int, co
     """Tokenise every trained example and every query once and refuse what has no room.
 
     Raises:
-        InvalidDataset: an example is longer than a sequence, or a query than the model reads.
+        InvalidDataset: an instruction or an example is longer than a sequence, a query than the model reads, or a
+            label than what an answer may have.
     """
-    problems = [
+    problems = [*_long_instructions(tasks, encoder, max_sequence_tokens, context_length), *_long_labels(tasks, encoder)]
+    if problems:  # else every example of a task would be named
+        raise InvalidDataset(problems)
+    problems += [
         str(problem)
         for task in tasks
         if task.definition.role == "train"
@@ -71,6 +84,34 @@ def check_fits(tasks: list[Task], encoder: Encoder, max_sequence_tokens: int, co
     problems += [str(problem) for problem in unfit_queries(tasks, encoder, context_length)]
     if problems:
         raise InvalidDataset(problems)
+
+
+def _long_instructions(
+    tasks: list[Task], encoder: Encoder, max_sequence_tokens: int, context_length: int
+) -> Iterator[str]:
+    for task in tasks:
+        name, tokens = task.definition.name, len(encoder.instruction(task.definition.instruction))
+        if task.definition.role == "train" and tokens >= max_sequence_tokens:
+            yield (
+                f"the instruction of task {name!r} takes {tokens} tokens, which leaves no room for an example, as "
+                f"max_sequence_tokens is {max_sequence_tokens}; shorten it or raise max_sequence_tokens"
+            )
+        elif tokens >= context_length:
+            yield (
+                f"the instruction of task {name!r} takes {tokens} tokens, and the model reads at most "
+                f"{context_length}; shorten it"
+            )
+
+
+def _long_labels(tasks: list[Task], encoder: Encoder) -> Iterator[str]:
+    for task in tasks:
+        for label in task.definition.labels or []:
+            tokens = len(encoder.answer(label))
+            if tokens > MAX_LABEL_TOKENS:
+                yield (
+                    f"task {task.definition.name!r}: the label {label[:60]!r} has {tokens} tokens and may have "
+                    f"{MAX_LABEL_TOKENS}; shorten it, or leave the labels out"
+                )
 
 
 def unfit_queries(tasks: list[Task], encoder: Encoder, context_length: int) -> Iterator[QueryDoesNotFit]:
@@ -86,7 +127,7 @@ def unfit_queries(tasks: list[Task], encoder: Encoder, context_length: int) -> I
 def _group(where: str, rows: list[Row], named: dict[str, str]) -> dict[str, list[Row]]:
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        name = row.task if row.instruction is None else named.get(row.instruction, row.task)
+        name = row.task if row.instruction is None else named.get(canonical(row.instruction), row.task)
         groups.setdefault(name, []).append(row)
         if len(groups) > MAX_TASKS:
             problem = f"line {row.example.line}: the {where} file has more than {MAX_TASKS} tasks"
@@ -118,14 +159,19 @@ def _check_names(
         raise InvalidDataset(problems)
 
 
-def _label_problems(task: Task) -> Iterator[str]:
-    labels = task.definition.labels
-    if labels is None:
-        return
-    for where, examples in (("", task.demonstrations), (" of the validation file", task.queries)):
-        for example in examples:
-            if example.output not in labels:
-                yield (
-                    f"line {example.line}{where}: {example.output[:60]!r} is not a label of task "
-                    f"{task.definition.name!r}; its labels are {', '.join(labels[:20])}"
-                )
+def _listed(definition: TaskDefinition, rows: list[Row], where: str) -> tuple[list[Example], list[str]]:
+    """The rows' examples with their labels as the definition lists them, and what is wrong with the others."""
+    examples = [row.example for row in rows]
+    if definition.labels is None:
+        return examples, []
+    labels = ListedLabels(definition.labels)
+    listed, problems = [], []
+    for example in examples:
+        label = labels.find(example.output)
+        listed.append(example if label is None else example.model_copy(update={"output": label}))
+        if label is None:
+            problems.append(
+                f"line {example.line}{where}: {visible(example.output[:60])} is not a label of task "
+                f"{definition.name!r}; its labels are {labels.told()}"
+            )
+    return listed, problems

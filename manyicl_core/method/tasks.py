@@ -1,15 +1,18 @@
 """What a task is: a name, an instruction, examples, and how its answers are judged."""
 
+from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from manyicl_core.method.equality import canonical, visible
 from manyicl_core.request_body import RequestBody
 
 Metric = Literal["accuracy", "macro_f1", "exact_match", "numeric", "f1", "rouge_l"]
 Role = Literal["train", "heldout"]
 
-MAX_INSTRUCTION_CHARACTERS = 4000
+MAX_TEXT_CHARACTERS = 1_000_000
+"""Of any one text, so that nobody's takes all memory; what fits is counted in tokens."""
 MAX_TASKS = 10_000
 """Of one job or evaluation."""
 
@@ -41,17 +44,41 @@ class Example(BaseModel):
 
 
 def distinct_labels(labels: list[str]) -> list[str]:
-    """The labels, stripped.
+    """The labels as they are: an answer is told as its label is listed, code point by code point.
 
     Raises:
-        ValueError: one is empty, or occurs twice.
+        ValueError: one is empty, has white space around it, which an answer never has, or is canonically equal to
+            another.
     """
-    stripped = [label.strip() for label in labels]
-    if not all(stripped):
-        raise ValueError("a label is empty; give every label some text")
-    if len(set(stripped)) != len(stripped):
-        raise ValueError("a label occurs twice; list each label once")
-    return stripped
+    found: dict[str, str] = {}
+    for label in labels:
+        if not label.strip():
+            raise ValueError("a label is empty; give every label some text")
+        if label != label.strip():
+            raise ValueError(f"the label {visible(label)} has white space before or behind its text; remove it")
+        if (other := found.get(canonical(label))) == label:
+            raise ValueError(f"a label occurs twice, {visible(label)}; list each label once")
+        if other is not None:
+            raise ValueError(
+                f"the labels {visible(other)} and {visible(label)} are one text in two forms of Unicode; keep one"
+            )
+        found[canonical(label)] = label
+    return labels
+
+
+class ListedLabels:
+    """A closed set of answers in which outputs are looked up: white space around them and their form do not matter."""
+
+    def __init__(self, labels: Iterable[str]) -> None:
+        self._labels = {canonical(label): label for label in labels}
+
+    def find(self, output: str) -> str | None:
+        """The label as it is listed, or None."""
+        return self._labels.get(canonical(output.strip()))
+
+    def told(self) -> str:
+        """The first of them, for a message."""
+        return ", ".join(visible(label) for label in list(self._labels.values())[:20])
 
 
 class TaskDefinition(RequestBody):
@@ -64,7 +91,7 @@ class TaskDefinition(RequestBody):
     model_config = ConfigDict(frozen=True)
 
     name: str = Field(min_length=1, max_length=64)
-    instruction: str = Field(default="", max_length=MAX_INSTRUCTION_CHARACTERS)
+    instruction: str = Field(default="", max_length=MAX_TEXT_CHARACTERS)
     family: str = Field(default="", max_length=64)
     labels: list[str] | None = Field(default=None, min_length=2, max_length=1000)
     metric: Metric = "exact_match"

@@ -9,8 +9,10 @@ from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
 from manyicl_core.base_models.catalog import base_model_folder, is_pulled
+from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.errors import InvalidRequest, NotFound, Unavailable
 from manyicl_core.ids import new_id
+from manyicl_core.method.encoding import Encoder
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.contexts.compiled import delete_objects, load_compiled, put_source
 from manyicl_core.store.contexts.options import CreateContext
@@ -46,6 +48,7 @@ def create_context(session: Session, store: ArtifactStore, project_id: str, requ
         raise Unavailable(f"{model.base.id} is not on this machine yet; run `manyicl models pull`", "model")
     max_tokens = _token_budget(model, request.max_tokens)
     task = source_task(session, store, project_id, model, request)
+    _check_instruction(load_encoder(base_model_folder(model.base)), task.definition.instruction, max_tokens)
     seconds = None if request.expires_after is None else request.expires_after.seconds
     context = Context(
         id=new_id(CONTEXT_PREFIX),
@@ -87,6 +90,17 @@ def _token_budget(model: ServedModel, asked: int | None) -> int:
             "max_tokens",
         )
     return asked
+
+
+def _check_instruction(encoder: Encoder, instruction: str, max_tokens: int) -> None:
+    tokens = len(encoder.instruction(instruction))
+    if tokens >= max_tokens:
+        raise InvalidRequest(
+            f"instruction: it takes {tokens} tokens, which leaves no room for a demonstration, as max_tokens is "
+            f"{max_tokens}; shorten it or raise max_tokens",
+            "instruction",
+            "context_length_exceeded",
+        )
 
 
 def get_context(session: Session, project_id: str, context_id: str, param: str | None = None) -> Context:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, field_validator
 
 from manyicl_core.method.selection import SelectionKind
-from manyicl_core.method.tasks import MAX_INSTRUCTION_CHARACTERS, distinct_labels
+from manyicl_core.method.tasks import MAX_TEXT_CHARACTERS, distinct_labels
 from manyicl_core.request_body import RequestBody
 from manyicl_core.store.contexts.schemas import ContextExample, Text
 
@@ -35,7 +35,7 @@ class CreateContext(RequestBody):
     file: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
 
     name: Annotated[str, StringConstraints(max_length=256)] | None = None
-    instruction: Annotated[str, StringConstraints(max_length=MAX_INSTRUCTION_CHARACTERS)] | None = None
+    instruction: Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARACTERS)] | None = None
     labels: Annotated[list[Text], Field(min_length=2, max_length=1000)] | None = None
     max_shots: int | None = Field(default=None, ge=1, le=10_000)
     max_tokens: int | None = Field(default=None, ge=1)

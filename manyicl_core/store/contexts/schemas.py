@@ -4,10 +4,12 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from manyicl_core.method.equality import visible
+from manyicl_core.method.tasks import MAX_TEXT_CHARACTERS, ListedLabels, distinct_labels
 from manyicl_core.regex_syntax import check_regex
 from manyicl_core.request_body import RequestBody
 
-Text = Annotated[str, StringConstraints(min_length=1, max_length=100_000, pattern=r"\S")]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT_CHARACTERS, pattern=r"\S")]
 
 
 class ContextExample(RequestBody):
@@ -23,16 +25,27 @@ class InlineContext(RequestBody):
     With ``labels`` the answer is always one of them.
     """
 
-    instruction: Annotated[str, StringConstraints(max_length=4000)] = ""
+    instruction: Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARACTERS)] = ""
     labels: Annotated[list[Text], Field(min_length=2, max_length=1000)] | None = None
     examples: list[ContextExample] = Field(default=[], max_length=10_000)
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_are_distinct(cls, labels: list[str] | None) -> list[str] | None:
+        return None if labels is None else distinct_labels(labels)
 
     @model_validator(mode="after")
     def _outputs_are_labels(self) -> Self:
         if self.labels is not None:
+            listed = ListedLabels(self.labels)
             for index, example in enumerate(self.examples):
-                if example.output.strip() not in {label.strip() for label in self.labels}:
-                    raise ValueError(f"examples[{index}].output is not one of the labels; correct it or add the label")
+                label = listed.find(example.output)
+                if label is None:
+                    raise ValueError(
+                        f"examples[{index}].output, {visible(example.output[:60])}, is not one of the labels "
+                        f"{listed.told()}; correct it or add the label"
+                    )
+                example.output = label
         return self
 
 

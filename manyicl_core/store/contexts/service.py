@@ -91,7 +91,7 @@ def hosted_prompts(
     label_tokens: list[list[int]] | None = None
     if isinstance(request.context, InlineContext):
         context, shots = _inline_tokens(model, request.context, request.max_shots)
-        labels = _distinct(request.context.labels)
+        labels = None if request.context.labels is None else tuple(request.context.labels)
         instruction = request.context.instruction
     else:
         assert request.task is not None
@@ -132,10 +132,6 @@ def _inline_tokens(model: ServedModel, context: InlineContext, max_shots: int | 
         for line, example in enumerate(examples, start=1)
     ]
     return tuple(encoder.context(context.instruction, encoded)), len(encoded)
-
-
-def _distinct(labels: Sequence[str] | None) -> tuple[str, ...] | None:
-    return None if labels is None else tuple(dict.fromkeys(label.strip() for label in labels))
 
 
 def _drawn_task(store: ArtifactStore, model: ServedModel, name: str, max_shots: int | None) -> DrawnTask:

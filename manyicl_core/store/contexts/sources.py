@@ -9,8 +9,9 @@ from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.errors import InvalidRequest
 from manyicl_core.method.dataset import Row
 from manyicl_core.method.encoding import Encoder
+from manyicl_core.method.equality import visible
 from manyicl_core.method.labels import MAX_LABEL_TOKENS
-from manyicl_core.method.tasks import Example, Task, TaskDefinition
+from manyicl_core.method.tasks import Example, ListedLabels, Task, TaskDefinition
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.contexts.options import CreateContext
 from manyicl_core.store.models.service import ServedModel
@@ -43,11 +44,9 @@ def source_task(
         changes["instruction"] = request.instruction
     if request.labels is not None:
         changes |= {"labels": request.labels, "metric": "accuracy"}
-    task = Task(definition=task.definition.model_copy(update=changes), demonstrations=task.demonstrations)
-    if problem := next(_label_problems(task, request), None):
-        raise problem
-    _check_label_lengths(load_encoder(base_model_folder(model.base)), task.definition, request)
-    return task
+    definition = task.definition.model_copy(update=changes)
+    _check_label_lengths(load_encoder(base_model_folder(model.base)), definition, request)
+    return Task(definition=definition, demonstrations=list(_listed(definition, task.demonstrations, request)))
 
 
 def _check_one_source(request: CreateContext) -> None:
@@ -94,14 +93,24 @@ def _task_of_model(store: ArtifactStore, model: ServedModel, name: str) -> Task:
     return tasks[name]
 
 
-def _label_problems(task: Task, request: CreateContext) -> Iterator[InvalidRequest]:
-    labels = set(task.definition.labels or [])
-    for example in task.demonstrations if labels else []:
-        if example.output.strip() not in labels:
+def _listed(definition: TaskDefinition, examples: list[Example], request: CreateContext) -> Iterator[Example]:
+    """The examples with their labels as they are listed."""
+    if definition.labels is None:
+        yield from examples
+        return
+    labels = ListedLabels(definition.labels)
+    for example in examples:
+        label = labels.find(example.output)
+        if label is None:
             where, field = f"line {example.line}", "labels"
             if request.examples is not None:
                 where = field = f"examples.{example.line}.output"
-            yield InvalidRequest(f"{where}: {example.output[:60]!r} is not a label; correct it or add the label", field)
+            raise InvalidRequest(
+                f"{where}: {visible(example.output[:60])} is not one of the labels {labels.told()}; "
+                "correct it or add the label",
+                field,
+            )
+        yield example.model_copy(update={"output": label})
 
 
 def _check_label_lengths(encoder: Encoder, definition: TaskDefinition, request: CreateContext) -> None:

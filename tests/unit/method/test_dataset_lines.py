@@ -13,7 +13,6 @@ from manyicl_core.method.dataset import (
     Row,
     chat_task_name,
 )
-from manyicl_core.method.tasks import MAX_INSTRUCTION_CHARACTERS
 from tests.unit.sample_tasks import parse_rows, texts
 
 GOOD = {"task": "sort", "input": "a box came", "output": "parcel"}
@@ -54,7 +53,10 @@ def problems_of(*lines: bytes) -> list[str]:
         (line_of({"input": "a", "output": "b"}), "'task' is missing"),
         (line_of({}), "'task' is missing"),
         (line_of({**GOOD, "output": 3}), "'output': Input should be a valid string"),
-        (line_of({**GOOD, "input": None}), "'input': Input should be a valid string"),
+        (line_of({**GOOD, "input": None}), "'input' is missing"),
+        (line_of({"messages": None}), "'task' is missing"),
+        (line_of({"messages": [{"role": "user", "content": "u"}, None]}), "'messages.1'"),
+        (line_of({**GOOD, "weight": None, "messages": []}), "at least 2 items"),
         (line_of({**GOOD, "task": "x" * 65}), "'task': String should have at most 64 characters"),
         (line_of({**GOOD, "task": ""}), "'task' is empty"),
         (line_of({**GOOD, "input": "\ud800"}), "half of a surrogate pair"),
@@ -72,10 +74,6 @@ def problems_of(*lines: bytes) -> list[str]:
         (line_of({**GOOD, "weight": 1}), "unknown field 'weight'"),
         (line_of(chat(("user", "u"), ("assistant", " "))), "'messages.1.content' is empty"),
         (line_of(chat(("user", "u"), ("judge", "a"))), "'messages.1.role'"),
-        (
-            line_of(chat(("system", "s" * (MAX_INSTRUCTION_CHARACTERS + 1)), ("user", "u"), ("assistant", "a"))),
-            f"an instruction may have {MAX_INSTRUCTION_CHARACTERS}",
-        ),
     ],
 )
 def test_a_bad_line_is_named_with_its_number_and_its_fault(line: bytes, said: str):
@@ -145,8 +143,36 @@ def test_chat_lines_are_named_by_their_system_message():
     assert (second.example.input, second.example.output, second.example.line) == ("v", "b", 2)
 
 
-def test_the_longest_system_message_is_as_long_as_a_definitions_instruction():
-    instruction = "s" * MAX_INSTRUCTION_CHARACTERS
+@pytest.mark.parametrize(
+    "columns",
+    [{"messages": None}, {"source": None, "weight": None}, {"messages": None, "source": None, "tools": None}],
+)
+def test_columns_that_are_null_say_nothing_in_a_task_line(columns: dict[str, None]):
+    assert parse_rows([line_of({**GOOD, **columns})]) == parse_rows([line_of(GOOD)])
+
+
+@pytest.mark.parametrize("weight", [None, 1, 1.0])
+def test_columns_that_are_null_say_nothing_in_a_chat_line_at_any_level(weight: float | None):
+    plain = chat(("user", "u"), ("assistant", "a"))
+    asked, answered = plain["messages"]
+    table = {
+        "messages": [{**asked, "source": None, "weight": None}, {**answered, "name": None, "weight": weight}],
+        **dict.fromkeys([*GOOD, "source"]),
+    }
+    assert parse_rows([line_of(table)]) == parse_rows([line_of(plain)])
+
+
+def test_a_weight_is_a_whole_number_as_a_table_writes_it():
+    first, second = chat(("user", "u"), ("assistant", "a"))["messages"] * 2, chat(("user", "v"), ("assistant", "b"))
+    zero = {"messages": [first[0], {**first[1], "weight": 0.0}, *second["messages"]]}
+    [row] = parse_rows([line_of(zero)])
+    assert not row.example.earlier[0].trained
+    half = {"messages": [first[0], {**first[1], "weight": 0.5}]}
+    assert problems_of(line_of(half))[0].endswith("must be 0 or 1")
+
+
+def test_a_system_message_is_as_long_as_it_is():
+    instruction = "s" * 100_000
     [row] = parse_rows([line_of(chat(("system", instruction), ("user", "u"), ("assistant", "a")))])
     assert row.instruction == instruction
 

@@ -101,9 +101,36 @@ def test_an_output_that_is_no_label_is_refused_with_its_line_in_either_file():
     training = [row("sort", "one", "a", 1), row("sort", "two", "A", 4)]
     problems = problems_of(training, [row("sort", "three", "c", 2)], definitions)
     assert problems == [
-        "line 4: 'A' is not a label of task 'sort'; its labels are a, b",
-        "line 2 of the validation file: 'c' is not a label of task 'sort'; its labels are a, b",
+        "line 4: 'A' is not a label of task 'sort'; its labels are 'a', 'b'",
+        "line 2 of the validation file: 'c' is not a label of task 'sort'; its labels are 'a', 'b'",
     ]
+
+
+def test_outputs_in_another_form_of_unicode_are_their_labels_as_listed():
+    definitions = [define("sort", labels=["caf\u00e9", "tea"])]
+    training = [row("sort", "one", "cafe\u0301", 1), row("sort", "two", "tea", 2)]
+    [task] = build_tasks(training, [row("sort", "three", "cafe\u0301", 1)], definitions)
+    assert [example.output for example in task.demonstrations + task.queries] == ["caf\u00e9", "tea", "caf\u00e9"]
+
+
+def test_an_invisible_difference_is_made_visible():
+    [problem] = problems_of([row("sort", "one", "\u0410", 1)], [], [define("sort", labels=["A", "B"])])
+    assert r"'А' ('\u0410') is not a label of task 'sort'; its labels are 'A', 'B'" in problem
+
+
+def test_an_instruction_or_a_label_that_has_no_room_is_named_once():
+    long = task_of([("a", "b")] * 3, instruction="s" * 100)
+    with pytest.raises(InvalidDataset) as refused:
+        check_fits([long], BYTES, 60, 1000)
+    [problem] = refused.value.problems
+    assert (
+        problem.startswith("the instruction of task 'sort' takes 102 tokens") and "max_sequence_tokens is 60" in problem
+    )
+    heldout = task_of([("a", "b")], instruction="s" * 100, role="heldout")
+    with pytest.raises(InvalidDataset, match="takes 102 tokens, and the model reads at most 90"):
+        check_fits([heldout], BYTES, 60, 90)
+    with pytest.raises(InvalidDataset, match="has 302 tokens and may have 256"):
+        check_fits([task_of([("a", "b")], labels=["b", "c" * 300])], BYTES, 1000, 1000)
 
 
 def test_a_file_with_too_many_tasks_is_refused_at_the_line_of_the_first_one_too_many():

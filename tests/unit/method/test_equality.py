@@ -19,4 +19,5 @@ def test_texts_that_mean_or_show_something_else_are_not(one: str, other: str) ->
 
 
 def test_what_cannot_be_seen_is_shown() -> None:
-    assert visible("cafe\u0301\xa0") == r"'cafe\u0301\xa0'"
+    assert visible("cafe\u0301\xa0") == "'cafe\u0301\\xa0' ('cafe\\u0301\\xa0')"
+    assert visible("a\u200bb\xa0") == r"'a\u200bb\xa0'"

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from manyicl_core.method.tasks import TaskDefinition
+from manyicl_core.method.tasks import ListedLabels, TaskDefinition
 
 
 def test_a_name_is_enough():
@@ -13,8 +13,17 @@ def test_a_name_is_enough():
     )  # fmt: skip
 
 
-def test_labels_are_stripped():
-    assert TaskDefinition(name="sort", labels=[" red", "green\n"]).labels == ["red", "green"]
+@pytest.mark.parametrize("label", ["deep red", "two\nlines", "a\tb", "cafe\u0301", "\u200bzero", "Ａ", "\\n"])
+def test_a_label_stays_as_it_was_given(label: str):
+    assert TaskDefinition(name="sort", labels=["red", label]).labels == ["red", label]
+
+
+def test_outputs_are_found_in_any_form_and_told_as_listed():
+    listed = ListedLabels(["caf\u00e9", "two\nlines"])
+    assert [listed.find(text) for text in ("cafe\u0301", " caf\u00e9\n", "two\nlines", "cafe")] == [
+        "caf\u00e9", "caf\u00e9", "two\nlines", None,
+    ]  # fmt: skip
+    assert listed.told() == "'café' ('caf\\xe9'), 'two\\nlines'"
 
 
 @pytest.mark.parametrize(
@@ -25,10 +34,14 @@ def test_labels_are_stripped():
         ("name", "a\x00b", "a NUL character"),
         ("family", "a\x00b", "a NUL character"),
         ("instruction", "a\x00b", "a NUL character"),
-        ("instruction", "x" * 4001, "at most 4000"),
+        ("instruction", "x" * 1_000_001, "at most 1000000"),
         ("labels", ["one"], "at least 2"),
         ("labels", ["one", " "], "a label is empty"),
-        ("labels", ["one", "one "], "a label occurs twice"),
+        ("labels", ["one", "one"], "a label occurs twice"),
+        ("labels", ["one", " two"], "the label ' two' has white space before or behind"),
+        ("labels", ["one", "two\n"], r"the label 'two\n' has white space"),
+        ("labels", ["one", "two\xa0"], r"the label 'two\xa0' has white space"),
+        ("labels", ["caf\u00e9", "cafe\u0301"], "are one text in two forms of Unicode"),
         ("labels", ["one", 2], "valid string"),
         ("metric", "bleu", "'accuracy'"),
         ("role", "test", "'train'"),

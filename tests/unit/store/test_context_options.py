@@ -14,8 +14,9 @@ from manyicl_core.store.contexts.salts import cache_salt, tenant
 BODY = {"model": "m", "examples": [{"input": "a box came", "output": "parcel"}]}
 
 
-def test_labels_are_stripped() -> None:
-    assert CreateContext.model_validate(BODY | {"labels": [" parcel", "letter "]}).labels == ["parcel", "letter"]
+def test_labels_are_kept_as_given() -> None:
+    labels = ["two\nlines", "cafe\u0301"]
+    assert CreateContext.model_validate(BODY | {"labels": labels}).labels == labels
 
 
 @pytest.mark.parametrize(

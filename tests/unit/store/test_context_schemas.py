@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from manyicl_core.store.contexts.schemas import ManyiclChat
+from manyicl_core.store.contexts.schemas import InlineContext, ManyiclChat
 
 EXAMPLE = {"input": "a box came", "output": "parcel"}
 
@@ -38,7 +38,11 @@ def test_both_are_refused(context: Any):
         ({"context": {"examples": [{"input": " ", "output": "x"}]}}, "match pattern"),
         ({"context": {"examples": [{"input": "x"}]}}, "Field required"),
         ({"context": {"labels": ["one"]}}, "at least 2"),
-        ({"context": {"instruction": "x" * 4001}}, "at most 4000"),
+        ({"context": {"instruction": "x" * 1_000_001}}, "at most 1000000"),
+        ({"context": {"labels": ["one", "two "]}}, "the label 'two ' has white space"),
+        ({"context": {"labels": ["one", " "]}}, "match pattern"),
+        ({"context": {"labels": ["one", "one"]}}, "a label occurs twice"),
+        ({"context": {"labels": ["\u03a9", "\u2126"]}}, r"'\\u03a9'.* and .*'\\u2126'.* are one text in two forms"),
     ],
 )
 def test_a_wrong_field_is_refused(body: dict[str, Any], said: str):
@@ -47,8 +51,17 @@ def test_a_wrong_field_is_refused(body: dict[str, Any], said: str):
 
 
 def test_an_example_whose_output_is_no_label_is_named():
-    context = {"labels": ["parcel ", "letter"], "examples": [EXAMPLE, {"input": "x", "output": "card"}]}
-    with pytest.raises(ValidationError, match=r"examples\[1\].output is not one of the labels"):
+    context = {"labels": ["parcel", "letter"], "examples": [EXAMPLE, {"input": "x", "output": "card"}]}
+    with pytest.raises(
+        ValidationError, match=r"examples\[1\].output, 'card', is not one of the labels 'parcel', 'letter'"
+    ):
         ManyiclChat.model_validate({"context": context})
-    context["labels"] = ["parcel ", "letter", "card"]
+    context["labels"] = ["parcel", "letter", "card"]
     assert ManyiclChat.model_validate({"context": context}).context is not None
+
+
+def test_an_output_in_another_form_is_its_label_as_listed():
+    examples = [{"input": "a", "output": "cafe\u0301 "}, {"input": "b", "output": "tea"}]
+    context = ManyiclChat.model_validate({"context": {"labels": ["caf\u00e9", "tea"], "examples": examples}}).context
+    assert isinstance(context, InlineContext)
+    assert [example.output for example in context.examples] == ["caf\u00e9", "tea"]
