@@ -21,7 +21,6 @@ import uvicorn
 from fastapi import FastAPI
 from openai import OpenAI
 from sqlalchemy import func, update
-from transformers import AutoTokenizer
 
 from api.app import create_app
 from manyicl_core.base_models.load import load_base_model
@@ -235,6 +234,6 @@ def _engine_app(model_folder: Path, scratch: Path) -> FastAPI:
     model = LanguageModel(load_base_model(model_folder, torch.device("cpu"), torch.float32))
     store = open_store(os.environ["MANYICL_STORAGE_URL"])
     adapters = Adapters(model, store, scratch / "adapters", capacity=2)
-    vocabulary = Vocabulary(AutoTokenizer.from_pretrained(model_folder), model.vocabulary)
+    vocabulary = Vocabulary(model_folder, model.vocabulary)
     engine = Engine(model, vocabulary, adapters, PrefixStore(1 << 26))
     return create_engine_app(engine, vocabulary, BASE_MODEL)

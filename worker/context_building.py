@@ -17,7 +17,7 @@ from manyicl_core.engines.client import open_engines
 from manyicl_core.engines.patient_engine import PatientEngine
 from manyicl_core.errors import UserError
 from manyicl_core.method.contexts import Context as ChosenContext
-from manyicl_core.method.encoding import Encoder
+from manyicl_core.method.encoding import ANSWER_ENDS, Encoder
 from manyicl_core.method.selection import SelectionKind
 from manyicl_core.method.tasks import Example
 from manyicl_core.objects import ArtifactStore
@@ -161,6 +161,7 @@ class ContextBuild:
             "user": tenant(self._row.project_id),
             "temperature": 0.0,
             "stop_token_ids": [self._encoder.stop],
+            "stop": list(ANSWER_ENDS),
         }
 
 

@@ -51,7 +51,7 @@ def chat_answer(call: EngineCall, body: CreateChatCompletion, answer: dict[str, 
 
 def _choice(call: EngineCall, body: CreateChatCompletion, choice: dict[str, Any]) -> ChatChoice:
     text = call.new_text()
-    content = text.push(choice["text"] if "text" in choice else choice["message"]["content"] or "") + text.flush()
+    content = text.push(choice["text"]) + text.flush()
     finish, logprobs = choice["finish_reason"], choice.get("logprobs")
     if text.stopped:
         finish, logprobs = "stop", until_stop(logprobs, call.new_text())

@@ -18,6 +18,8 @@ from manyicl_core.answers.prompts import (
     prompts_behind,
     told,
 )
+from manyicl_core.base_models.catalog import base_model_folder
+from manyicl_core.base_models.chat_template import BadChat, load_chat_template
 from manyicl_core.errors import InvalidRequest
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.contexts.service import ANSWER_ROOM, HostedPrompt
@@ -103,16 +105,25 @@ def chat_call(project_id: str, artifacts: ArtifactStore, body: CreateChatComplet
 
 def _chat_call(target: Target, body: CreateChatCompletion, priority: int) -> EngineCall:
     request = _sampling(target, body, priority) | {
-        "messages": [
-            {"role": "system" if message.role == "developer" else message.role, "content": message.text()}
-            for message in body.messages
-        ],
+        "prompt": _chat_tokens(target, body),
         "temperature": 1.0 if body.temperature is None else body.temperature,
         "max_tokens": body.answer_tokens(_DEFAULT_TUNED_TOKENS if target.is_tuned_alone else _DEFAULT_CHAT_TOKENS),
     }
     if body.logprobs:
-        request |= {"logprobs": True, "top_logprobs": body.top_logprobs or 0}
-    return EngineCall("/v1/chat/completions", request, plain=target.told_plain())
+        request["logprobs"] = body.top_logprobs or 0
+    return EngineCall("/v1/completions", request, plain=target.told_plain())
+
+
+def _chat_tokens(target: Target, body: CreateChatCompletion) -> list[int]:
+    """The prompt as token ids, whatever the engine: a text would have users' control tokens read."""
+    messages = [
+        {"role": "system" if message.role == "developer" else message.role, "content": message.text()}
+        for message in body.messages
+    ]
+    try:
+        return load_chat_template(base_model_folder(target.model.base)).prompt_ids(messages)
+    except BadChat as error:
+        raise InvalidRequest(f"messages: {error}", "messages") from error
 
 
 def _query_call(target: Target, prompt: HostedPrompt, body: CreateChatCompletion, priority: int) -> EngineCall:

@@ -54,7 +54,7 @@ async def _written_answer(
                     continue  # it is over, whatever the engine writes
                 if index not in texts:
                     yield _chunk(manyicl, index, {"role": "assistant", "content": ""})
-                piece = texts[index].push(_new_text(choice))
+                piece = texts[index].push(choice["text"])
                 if finish is not None:
                     piece += texts[index].flush()
                 if texts[index].stopped:
@@ -77,11 +77,6 @@ async def _drawn_answer(
         yield _chunk(manyicl, choice["index"], {"content": choice["message"]["content"]})
         yield _chunk(manyicl, choice["index"], {}, choice["finish_reason"])
     yield {"choices": [], "usage": answer["usage"], "manyicl": manyicl}
-
-
-def _new_text(choice: dict[str, Any]) -> str:
-    text = choice["text"] if "text" in choice else choice["delta"].get("content")
-    return text or ""
 
 
 def _chunk(

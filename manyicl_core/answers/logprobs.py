@@ -8,7 +8,7 @@ from manyicl_core.answers.objects import ChatLogprobs, ChosenTokenLogprob, Token
 
 
 def chat_logprobs(told: dict[str, Any] | None, most: int) -> ChatLogprobs | None:
-    """``choice.logprobs`` of a chat out of that of a chat or a completion, ours or vLLM's.
+    """``choice.logprobs`` of a chat out of that of a completion, ours or vLLM's.
 
     Tokens are told as the model wrote them: a task's first one starts with a space, and escapes
     are not resolved.
@@ -19,8 +19,6 @@ def chat_logprobs(told: dict[str, Any] | None, most: int) -> ChatLogprobs | None
     """
     if told is None:
         return None
-    if "content" in told:
-        return {"content": told["content"], "refusal": None}
     tops = told["top"] if "top" in told else map(_ranked, told["top_logprobs"])
     octets = told.get("bytes") or [None] * len(told["tokens"])
     content: list[ChosenTokenLogprob] = [

@@ -11,7 +11,7 @@ from manyicl_core.answers.objects import PlainTold, Told, Usage
 from manyicl_core.base_models.catalog import base_model_folder
 from manyicl_core.base_models.tokenizer import load_encoder
 from manyicl_core.errors import InvalidRequest
-from manyicl_core.method.encoding import STOP
+from manyicl_core.method.encoding import ANSWER_ENDS
 from manyicl_core.method.shot_warnings import shots_warnings
 from manyicl_core.method.tasks import Turn
 from manyicl_core.objects import ArtifactStore
@@ -148,11 +148,12 @@ def hosted_fields(prompt: HostedPrompt, body: Sampled, max_tokens: int) -> dict[
         # A label is never cut short: it ends by itself, whatever stop or max_tokens say.
         request |= {"structured_outputs": {"choice": prompt.choices}, "stop": [], "max_tokens": ANSWER_ROOM}
     elif body.regex is not None:
-        # As a text too: a token may hold the line break and more.
-        stop = [*engine_stops(body.stops, escaped=False), STOP]
+        stop = [*engine_stops(body.stops, escaped=False), *ANSWER_ENDS]
         request |= {"structured_outputs": {"regex": answer_pattern(body.regex)}, "stop": stop}
+    elif body.structured_outputs() is None:
+        request["stop"] = [*engine_stops(body.stops, escaped=True), *ANSWER_ENDS]
     else:
-        request["stop"] = engine_stops(body.stops, escaped=body.structured_outputs() is None)
+        request["stop"] = engine_stops(body.stops, escaped=False)
     return request
 
 

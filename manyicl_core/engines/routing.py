@@ -1,7 +1,6 @@
 """Which engine a request goes to: the one that has its prefix warm."""
 
 import hashlib
-import json
 from array import array
 from collections.abc import Iterable
 from typing import Any
@@ -11,14 +10,11 @@ _START = 64
 
 
 def routing_key(body: dict[str, Any]) -> bytes:
-    """What requests share that should meet: the weights and the context, or how a text or chat starts."""
+    """What requests share that should meet: the weights and the context, or how a text starts."""
     digest = hashlib.blake2b(body["model"].encode(), digest_size=16)
-    prompt = body.get("prompt") or body.get("prompts")
-    if prompt is not None:
-        first = prompt[0] if isinstance(prompt[0], list) else prompt
-        digest.update(array("q", first[: body.get("prefix_tokens") or _START]).tobytes())
-    else:
-        digest.update(json.dumps(body["messages"][0]).encode())
+    prompt = body.get("prompt") or body["prompts"]
+    first = prompt[0] if isinstance(prompt[0], list) else prompt
+    digest.update(array("q", first[: body.get("prefix_tokens") or _START]).tobytes())
     return digest.digest()
 
 

@@ -20,7 +20,7 @@ from manyicl_core.inference.decoding import answers
 from manyicl_core.inference.language_model import TunedModel
 from manyicl_core.inference.prefix import EMPTY_PREFIX, Prefix
 from manyicl_core.method.contexts import draw_context
-from manyicl_core.method.encoding import Encoder, unescape_answer
+from manyicl_core.method.encoding import STOP, Encoder, unescape_answer
 from manyicl_core.method.labels import LabelTree
 from manyicl_core.method.tasks import Task
 
@@ -29,10 +29,15 @@ BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class TextModel:
-    """A tokenizer's two directions: ``encoder`` for prompts, ``texts`` for answers."""
+    """A tokenizer's two directions: ``encoder`` for prompts, ``texts`` for answers, which tokens of ``stops`` end."""
 
     encoder: Encoder
     texts: Tokenizer
+    stops: frozenset[int]
+
+    def answer(self, tokens: list[int]) -> str:
+        """The text of an answer as it was written: up to the line break, which may stand within its last token."""
+        return unescape_answer(self.texts.decode(tokens).partition(STOP)[0].strip())
 
 
 class QuerySet:
@@ -63,15 +68,14 @@ class QuerySet:
         seconds = [0.0] * len(self.encoded)
         # Similar lengths together: a batch is padded to its longest query.
         order = sorted(range(len(self.encoded)), key=lambda index: len(self.encoded[index]))
-        stop = frozenset({self._tokenizer.encoder.stop})
         for start in range(0, len(order), BATCH):
             batch = order[start : start + BATCH]
             started = time.perf_counter()
             queries = [self.encoded[index] for index in batch]
-            written = answers(model, prefix, queries, self.longest_answer, stop, self.labels)
+            written = answers(model, prefix, queries, self.longest_answer, self._tokenizer.stops, self.labels)
             spent = time.perf_counter() - started
             for index, tokens in zip(batch, written, strict=True):
-                predictions[index] = unescape_answer(self._tokenizer.texts.decode(tokens).strip())
+                predictions[index] = self._tokenizer.answer(tokens)
                 seconds[index] = spent / len(batch)
         return predictions, seconds
 

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
 
 from manyicl_core.base_models.load import compute_device, compute_dtype
-from manyicl_core.base_models.tokenizer import load_encoder
+from manyicl_core.base_models.tokenizer import load_tokenizer
 from manyicl_core.contract.evaluation_spec import EvaluationSpec, Point
 from manyicl_core.contract.progress import CurveResult, EvaluationResult, PlainTextResult
 from manyicl_core.evaluation.curves import measure_curve
@@ -25,7 +24,8 @@ def evaluate(spec: EvaluationSpec, folder: Path) -> Iterator[EvaluationResult | 
     torch.set_num_threads(spec.threads)
     device = compute_device()
     base = Path(spec.base_model_folder)
-    tokenizer = TextModel(load_encoder(base), Tokenizer.from_file(str(base / "tokenizer.json")))
+    loaded = load_tokenizer(base)
+    tokenizer = TextModel(loaded.encoder, loaded.raw, loaded.line_breaks)
     models = Models(base, spec.models, device, compute_dtype(device))
     tasks = {task.definition.name: task for task in spec.tasks}
     points: dict[str, dict[str, list[Point]]] = defaultdict(lambda: defaultdict(list))

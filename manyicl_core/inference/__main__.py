@@ -8,7 +8,6 @@ from manyicl_core.job_process import importing_torch
 with importing_torch():
     import torch
     import uvicorn
-    from transformers import AutoTokenizer
 
     from manyicl_core.base_models.catalog import base_model_folder, known_base_models
     from manyicl_core.base_models.load import compute_device, compute_dtype, load_base_model
@@ -38,7 +37,7 @@ def main() -> None:
     folder = base_model_folder(entry)
     device = compute_device()
     model = LanguageModel(load_base_model(folder, device, compute_dtype(device)))
-    vocabulary = Vocabulary(AutoTokenizer.from_pretrained(folder), model.vocabulary)
+    vocabulary = Vocabulary(folder, model.vocabulary)
     store = open_store(required(settings, "storage_url"))
     files = None
     if settings.prefix_folder is not None:

@@ -211,7 +211,9 @@ class Engine:
             self._let_go(ticket)
             return
         ticket.unfinished = request.n
-        ticket.texts = [TextStream(self._vocabulary.texts, list(request.stop_texts)) for _ in range(request.n)]
+        ticket.texts = [
+            TextStream(self._vocabulary.texts, list(request.stop_texts), request.prompt) for _ in range(request.n)
+        ]
         self._unwritten += [(ticket, number) for number in range(request.n)]
 
     def _fill_rows(self) -> None:

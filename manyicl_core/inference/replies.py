@@ -1,13 +1,11 @@
-"""From what the engine tells to OpenAI's answers, whole and streamed."""
+"""From what the engine tells to OpenAI's completions, whole and streamed."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from manyicl_core.inference.answer import TokenLogprob
 from manyicl_core.inference.requests import Delta, Event, PromptLogprobs
 from manyicl_core.inference.vocabulary import Vocabulary
-
-Kind = Literal["chat.completion", "text_completion"]
 
 
 @dataclass(slots=True)
@@ -48,36 +46,28 @@ def take(choices: list[Choice], prompt: int, n: int, event: Event) -> None:
             raise AssertionError(event)
 
 
-def whole(kind: Kind, index: int, choice: Choice, vocabulary: Vocabulary) -> dict[str, Any]:
+def whole(index: int, choice: Choice, vocabulary: Vocabulary) -> dict[str, Any]:
     """A complete choice."""
-    if kind == "chat.completion":
-        message = {"role": "assistant", "content": choice.text}
-        return _choice(kind, index, choice.finish_reason, {"message": message}, _chat(choice, vocabulary))
     # A prompt is told as it was asked, its special tokens too; an answer's are left out.
     text = vocabulary.text(choice.echoed) + choice.text
-    return _choice(kind, index, choice.finish_reason, {"text": text}, _completion(choice, vocabulary))
+    return _choice(index, choice.finish_reason, text, _completion(choice, vocabulary))
 
 
-def piece(kind: Kind, index: int, asked: bool, delta: Delta, vocabulary: Vocabulary) -> dict[str, Any]:
+def piece(index: int, asked: bool, delta: Delta, vocabulary: Vocabulary) -> dict[str, Any]:
     """A choice of a streamed chunk."""
     part = Choice(asked)
     part.take(delta)
-    if kind == "chat.completion":
-        content = {"delta": {"content": delta.text}}
-        return _choice(kind, index, delta.finish_reason, content, _chat(part, vocabulary))
-    return _choice(kind, index, delta.finish_reason, {"text": delta.text}, _completion(part, vocabulary))
+    return _choice(index, delta.finish_reason, delta.text, _completion(part, vocabulary))
 
 
-def _choice(
-    kind: Kind, index: int, finish: str | None, content: dict[str, Any], logprobs: dict[str, Any] | None
-) -> dict[str, Any]:
-    return {"index": index, **content, "finish_reason": finish, "logprobs": logprobs}
+def _choice(index: int, finish: str | None, text: str, logprobs: dict[str, Any] | None) -> dict[str, Any]:
+    return {"index": index, "text": text, "finish_reason": finish, "logprobs": logprobs}
 
 
 def _token(token: int, logprob: float, vocabulary: Vocabulary) -> dict[str, Any]:
     return {
         "token_id": token,
-        "token": vocabulary.texts.decode([token], skip_special_tokens=False),
+        "token": vocabulary.token_text(token),
         "logprob": logprob,
         "bytes": vocabulary.bytes(token),
     }
@@ -93,17 +83,6 @@ def _by_text(top: list[dict[str, Any]]) -> dict[str, float]:
     for token in top:
         found.setdefault(token["token"], token["logprob"])
     return found
-
-
-def _chat(choice: Choice, vocabulary: Vocabulary) -> dict[str, Any] | None:
-    """OpenAI's ``logprobs`` of a chat."""
-    if not choice.asked:
-        return None
-    content = [
-        {**_token(entry.token, entry.logprob, vocabulary), "top_logprobs": _top(entry, vocabulary)}
-        for entry in choice.logprobs
-    ]
-    return {"content": content, "refusal": None}
 
 
 def _completion(choice: Choice, vocabulary: Vocabulary) -> dict[str, Any] | None:

@@ -47,7 +47,11 @@ class Placed(BaseModel):
     deadline_seconds: Annotated[float, Field(gt=0)] | None = None
 
 
-class _Request(Placed):
+class CompletionRequest(Placed):
+    """Token ids in, text out; a list of prompts is answered in their order."""
+
+    prompt: Tokens | Annotated[list[Tokens], Field(min_length=1, max_length=2048)]
+    prefix_tokens: int = Field(default=0, ge=0)
     max_tokens: int = Field(default=256, ge=0)
     temperature: float = Field(default=0.0, ge=0, le=2)
     top_p: float = Field(default=1.0, gt=0, le=1)
@@ -61,13 +65,6 @@ class _Request(Placed):
     structured_outputs: StructuredOutputs | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
-
-
-class CompletionRequest(_Request):
-    """Token ids in, text out; a list of prompts is answered in their order."""
-
-    prompt: Tokens | Annotated[list[Tokens], Field(min_length=1, max_length=2048)]
-    prefix_tokens: int = Field(default=0, ge=0)
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     echo: bool = False
     ignore_eos: bool = False
@@ -76,21 +73,6 @@ class CompletionRequest(_Request):
         """All prompts."""
         # By the first entry alone: looking at each of thousands of tokens would take half of a request's time.
         return self.prompt if isinstance(self.prompt[0], list) else [self.prompt]
-
-
-class ChatMessage(BaseModel):
-    """One message, its content as one text."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
-class ChatRequest(_Request):
-    """Messages in, through the base model's own chat template; text out."""
-
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
-    logprobs: bool = False
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] = 0
 
 
 class LabelScoresRequest(Placed):

@@ -1,4 +1,4 @@
-"""The engine over HTTP: completions, chat completions, label scores, ``/v1/models``, ``/health``, ``/metrics``."""
+"""The engine over HTTP: completions of token ids, label scores, ``/v1/models``, ``/health``, ``/metrics``."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from manyicl_core.inference.engine import Engine
 from manyicl_core.inference.engine_thread import EngineThread
 from manyicl_core.inference.guides import BadGrammar, compiled_grammar, json_grammar, regex_grammar
 from manyicl_core.inference.prefix import PrefixKey
-from manyicl_core.inference.replies import Choice, Kind, piece, take, whole
+from manyicl_core.inference.replies import Choice, piece, take, whole
 from manyicl_core.inference.requests import (
     Choices,
     Delta,
@@ -31,7 +31,6 @@ from manyicl_core.inference.requests import (
     Refusal,
 )
 from manyicl_core.inference.schemas import (
-    ChatRequest,
     CompletionRequest,
     ForgetRequest,
     LabelScoresRequest,
@@ -44,6 +43,7 @@ from manyicl_core.method.labels import MAX_LABEL_TOKENS, LabelTree
 
 _CLIENT_CLOSED_REQUEST = 499
 _LABEL_SETS = 64
+_OBJECT = "text_completion"
 _MOST_ECHOED = 1_000_000
 """Log-probabilities of a body's prompts: a hundred bytes each."""
 
@@ -95,10 +95,6 @@ def create_app(
     async def completions(request: Request, body: CompletionRequest) -> Response:
         return await _while_connected(request, service.complete(body))
 
-    @app.post("/v1/chat/completions")
-    async def chat_completions(request: Request, body: ChatRequest) -> Response:
-        return await _while_connected(request, service.chat(body))
-
     @app.post("/v1/prefixes/forget")
     async def forget(body: ForgetRequest) -> dict[str, bool]:
         adapter = None if body.model == base_model else body.model
@@ -130,19 +126,10 @@ class Service:
         if body.echo and sum(map(len, prompts)) * (1 + (body.logprobs or 0)) > _MOST_ECHOED:
             raise BadRequest(f"logprobs: echo would tell more than {_MOST_ECHOED:,}; ask for fewer", "invalid_value")
         # As at a vLLM server, the model's own end too; a task's answer has an end of its own, and only that.
-        stop = frozenset(body.stop_token_ids or ([] if body.ignore_eos else [self._vocabulary.end]))
+        stop = frozenset(body.stop_token_ids or ([] if body.ignore_eos else self._vocabulary.ends))
         guide = await self._guide(body.structured_outputs, body.stop_token_ids)
-        requests = [self._generation(body, tuple(prompt), stop, guide, body.logprobs, body.echo) for prompt in prompts]
-        return await self._respond(requests, "text_completion", body)
-
-    async def chat(self, body: ChatRequest) -> Response:
-        """``/v1/chat/completions``."""
-        prompt = self._vocabulary.chat([message.model_dump() for message in body.messages])
-        stop = frozenset([*body.stop_token_ids, self._vocabulary.end])
-        logprobs = body.top_logprobs if body.logprobs else None
-        guide = await self._guide(body.structured_outputs, body.stop_token_ids)
-        request = self._generation(body, tuple(prompt), stop, guide, logprobs)
-        return await self._respond([request], "chat.completion", body)
+        requests = [self._generation(body, tuple(prompt), stop, guide) for prompt in prompts]
+        return await self._respond(requests, body)
 
     async def label_scores(self, body: LabelScoresRequest) -> Response:
         """``/v1/label_scores``."""
@@ -180,14 +167,12 @@ class Service:
 
     def _generation(
         self,
-        body: CompletionRequest | ChatRequest,
+        body: CompletionRequest,
         prompt: tuple[int, ...],
         stop: frozenset[int],
         guide: Choices | Grammar | None,
-        logprobs: int | None,
-        echo: bool = False,
     ) -> Generation:
-        if body.max_tokens == 0 and not echo:
+        if body.max_tokens == 0 and not body.echo:
             raise BadRequest("max_tokens: 0 writes nothing; it is for echo alone", "invalid_value")
         if any(token >= self._engine.vocabulary for token in body.logit_bias):
             raise BadRequest("logit_bias: the model has no such token", "invalid_value")
@@ -195,7 +180,7 @@ class Service:
         return Generation(
             adapter=self._adapter(body),
             prompt=prompt,
-            prefix_tokens=body.prefix_tokens if isinstance(body, CompletionRequest) else 0,
+            prefix_tokens=body.prefix_tokens,
             salt=body.cache_salt,
             tenant=body.user or body.cache_salt,
             priority=body.priority,
@@ -208,13 +193,13 @@ class Service:
                 presence_penalty=body.presence_penalty,
                 frequency_penalty=body.frequency_penalty,
                 logit_bias=tuple(body.logit_bias.items()),
-                logprobs=logprobs,
+                logprobs=body.logprobs,
             ),
             stop_texts=tuple(body.stop),
-            stop_tokens=stop if body.structured_outputs is None else stop | {self._vocabulary.end},
+            stop_tokens=stop if body.structured_outputs is None else stop | self._vocabulary.ends,
             guide=guide,
             n=body.n,
-            echo=echo,
+            echo=body.echo,
         )
 
     def _adapter(self, body: Placed) -> str | None:
@@ -252,7 +237,7 @@ class Service:
             raise BadRequest(f"structured_outputs: {error}", "invalid_grammar") from error
         return Grammar(matcher)
 
-    async def _respond(self, requests: list[Generation], kind: Kind, body: CompletionRequest | ChatRequest) -> Response:
+    async def _respond(self, requests: list[Generation], body: CompletionRequest) -> Response:
         """The whole answer, or a stream of its pieces."""
         head = {"id": "gen-" + secrets.token_hex(12), "created": int(time.time()), "model": body.model}
         if body.stream and (len(requests) > 1 or requests[0].echo):
@@ -262,9 +247,7 @@ class Service:
             events = self._thread.events(requests[0])
             # The first event is awaited here, so that a refusal still has its status.
             first = await anext(events)
-            return StreamingResponse(
-                self._chunks(first, events, head, requests[0], kind), media_type="text/event-stream"
-            )
+            return StreamingResponse(self._chunks(first, events, head, requests[0]), media_type="text/event-stream")
         asked = requests[0].sampling.logprobs is not None
         choices = [
             Choice(asked, list(request.prompt) if request.echo else [])
@@ -279,8 +262,8 @@ class Service:
         )
 
         def shown() -> Response:
-            parts = [whole(kind, index, choice, self._vocabulary) for index, choice in enumerate(choices)]
-            return JSONResponse({**head, "object": kind, "choices": parts, "usage": totals})
+            parts = [whole(index, choice, self._vocabulary) for index, choice in enumerate(choices)]
+            return JSONResponse({**head, "object": _OBJECT, "choices": parts, "usage": totals})
 
         # A long prompt's log-probabilities take seconds to write out.
         return await asyncio.to_thread(shown) if asked else shown()
@@ -291,10 +274,10 @@ class Service:
                 take(choices, number, request.n, event)
 
     async def _chunks(
-        self, first: Event, rest: AsyncGenerator[Event, None], head: dict[str, Any], request: Generation, kind: Kind
+        self, first: Event, rest: AsyncGenerator[Event, None], head: dict[str, Any], request: Generation
     ) -> AsyncIterator[str]:
         """Server-sent events: a chunk a delta, then one with the usage, then ``[DONE]``."""
-        head = {**head, "object": "chat.completion.chunk" if kind == "chat.completion" else kind}
+        head = {**head, "object": _OBJECT}
         asked = request.sampling.logprobs is not None
         written = [0] * request.n
         async with aclosing(rest):
@@ -304,7 +287,7 @@ class Service:
                 written[event.index] = event.completion_tokens
                 # In each chunk: who leaves early has used what came so far.
                 used = usage(len(request.prompt), sum(written), event.cached_tokens)
-                shown = piece(kind, event.index, asked, event, self._vocabulary)
+                shown = piece(event.index, asked, event, self._vocabulary)
                 yield _event({**head, "choices": [shown], "usage": used})
                 try:
                     event = await anext(rest, None)

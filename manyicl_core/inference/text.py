@@ -1,17 +1,29 @@
 """Tokens back to text while they come, ended by stop strings wherever these start."""
 
+from collections.abc import Sequence
+
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from manyicl_core.stop_strings import StopSearch
 
+_TAIL = 8
+"""Tokens of a prompt that tell how a text goes on behind it."""
+
 
 class TextStream:
-    """Feeds on tokens and gives text that can no longer turn out to begin a stop string."""
+    """Feeds on tokens and gives text that can no longer turn out to begin a stop string.
 
-    def __init__(self, tokenizer: Tokenizer, stop: list[str]) -> None:
+    Args:
+        before: tokens that the text follows: many tokenizers take the first space of a text for their own.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: list[str], before: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
-        self._decoder = DecodeStream(skip_special_tokens=True)
+        tail = list(before[-_TAIL:])
+        if tokenizer.decode(tail, skip_special_tokens=True).endswith("\ufffd"):
+            tail = []  # it ends within a character, which would count as new
+        self._decoder = DecodeStream(ids=tail, skip_special_tokens=True)
         self._search = StopSearch(stop)
 
     @property

@@ -20,6 +20,9 @@ ANSWER_TEMPLATE = " {output}"
 STOP = "\n"
 SEPARATOR = "\n"
 
+ANSWER_ENDS = ("\r\n", STOP)
+"""What ends an answer where it is looked for in the text: a token may hold the line break and more."""
+
 
 def template_hash() -> str:
     """SHA-256 over the encoder's version and templates; it travels with every adapter."""

@@ -320,7 +320,10 @@ def test_a_task_of_a_fine_tuned_model_is_served_by_its_weights(
 
 
 def test_a_context_into_which_nothing_fits_fails_and_says_so(client: OpenAI) -> None:
-    context_id = create_context(client, **PASTED, max_tokens=3)["id"]
+    with pytest.raises(openai.BadRequestError, match="instruction: it takes 11 tokens") as refused:
+        create_context(client, **PASTED, max_tokens=11)
+    assert refused.value.code == "context_length_exceeded"
+    context_id = create_context(client, **PASTED, max_tokens=12)["id"]
     build_context(context_id)
     failed = get_context(client, context_id)
     assert (failed["status"], failed["error"]["code"], failed["shots"]) == ("failed", "invalid_data", None)

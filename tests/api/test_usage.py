@@ -79,8 +79,8 @@ def test_a_stream_that_is_left_counts_what_was_sent(client: OpenAI, api_key: str
 
     async def leave(url: str) -> None:
         engine = MeteredEngine(EngineClient(url), project_of(api_key), 1, rate_limits, usage)
-        body = {"model": "a/base", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
-        async with aclosing(engine.stream("/v1/chat/completions", body)) as chunks:
+        body = {"model": "a/base", "prompt": [5, 6, 7], "stream": True}
+        async with aclosing(engine.stream("/v1/completions", body)) as chunks:
             await anext(chunks)
         await engine.engine.close()
 

@@ -35,14 +35,15 @@ def test_behind_demonstrations_the_whole_expression_stands_where_answers_stand()
     prompt = HostedPrompt(prefix=(1, 2), query=(3,), shots=1, stop_token=9, labels=None)
     asked = hosted_fields(prompt, chat(stop="x", manyicl={"task": "sort", "regex": "a|b"}), 5)
     assert asked["structured_outputs"] == {"regex": " (?:a|b)\n"}
-    assert (asked["stop"], asked["stop_token_ids"]) == (["x", "\n"], [9])
+    assert (asked["stop"], asked["stop_token_ids"]) == (["x", "\r\n", "\n"], [9])
 
 
 def test_behind_demonstrations_stop_strings_stand_as_the_model_writes_them():
     prompt = HostedPrompt(prefix=(1, 2), query=(3,), shots=1, stop_token=9, labels=None)
     labelled = replace(prompt, labels=("a", "b"))
     asked = chat(stop=["a\nb", ""], manyicl={"task": "sort"})
-    assert (hosted_fields(prompt, asked, 5)["stop"], answer_stops(prompt, asked)) == (["a\\nb"], ("a\nb",))
+    told = (hosted_fields(prompt, asked, 5)["stop"], answer_stops(prompt, asked))
+    assert told == (["a\\nb", "\r\n", "\n"], ("a\nb",))
     assert (hosted_fields(labelled, asked, 5)["stop"], answer_stops(labelled, asked)) == ([], ())
     in_json = chat(stop="a\nb", manyicl={"task": "sort"}, **JSON)
     assert hosted_fields(prompt, in_json, 5)["stop"] == ["a\nb"]

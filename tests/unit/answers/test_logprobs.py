@@ -44,7 +44,5 @@ def test_a_vllm_servers_alternatives_are_ranked_and_cut_to_what_was_asked():
     assert told["content"][1]["bytes"] == [195, 169]
 
 
-def test_a_chats_own_pass_and_none_stays_none():
-    content = [{"token": "a", "logprob": -1.0, "bytes": [97], "top_logprobs": []}]
-    assert chat_logprobs({"content": content}, 0) == {"content": content, "refusal": None}
+def test_none_stays_none():
     assert chat_logprobs(None, 0) is None

@@ -24,14 +24,6 @@ def test_label_scores_go_where_the_completions_of_their_context_go():
     assert scores == query([1, 2, 3, 4])
 
 
-def test_a_chat_goes_on_where_it_started():
-    first = {"role": "user", "content": "a"}
-    answer = {"role": "assistant", "content": "b"}
-    key = routing_key({"model": "m", "messages": [first]})
-    assert key == routing_key({"model": "m", "messages": [first, answer, {"role": "user", "content": "c"}]})
-    assert key != routing_key({"model": "m", "messages": [answer]})
-
-
 def test_keys_spread_and_move_only_when_their_engine_goes():
     keys = [query([n, 0, 0]) for n in range(200)]
     first = [ranked(URLS, key)[0] for key in keys]

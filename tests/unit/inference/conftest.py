@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from manyicl_core.base_models.load import load_base_model
 from manyicl_core.inference.compilation import compile_prefix
@@ -70,7 +70,7 @@ def tokenizer(tiny_model: Path) -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def vocabulary(tiny_model: Path, base_only: LanguageModel) -> Vocabulary:
-    return Vocabulary(AutoTokenizer.from_pretrained(tiny_model), base_only.vocabulary)
+    return Vocabulary(tiny_model, base_only.vocabulary)
 
 
 @pytest.fixture(scope="session")

@@ -24,9 +24,7 @@ from tests.unit.inference.greedy import plain_greedy
 BASE = "somebody/tiny-llama"
 PROMPT = list(range(40, 75))
 COMPLETION: dict[str, Any] = {"model": BASE, "prompt": PROMPT, "max_tokens": 8, "ignore_eos": True}
-CHAT: dict[str, Any] = {"model": BASE, "messages": [{"role": "user", "content": "a parcel"}], "max_tokens": 8}
 SCORES: dict[str, Any] = {"model": BASE, "prompts": [PROMPT], "labels": [[5, 6], [7]]}
-BOTH = [("/v1/completions", COMPLETION), ("/v1/chat/completions", CHAT)]
 
 
 @pytest.fixture(scope="module")
@@ -87,26 +85,17 @@ def test_a_context_is_kept_for_its_tenant(client: TestClient):
 
 
 @pytest.mark.parametrize("n", [1, 3])
-@pytest.mark.parametrize(("path", "body"), BOTH)
-def test_the_pieces_of_a_stream_join_to_the_whole_answer(client: TestClient, path: str, body: dict[str, Any], n: int):
-    body = {**body, "n": n, "temperature": 1.0, "seed": 3, "logprobs": 1 if path == "/v1/completions" else True}
-    whole = ask(client, path, body)
-    *pieces, last = events_of(client, path, body)
-    chat = path.startswith("/v1/chat")
+def test_the_pieces_of_a_stream_join_to_the_whole_answer(client: TestClient, n: int):
+    body = {**COMPLETION, "n": n, "temperature": 1.0, "seed": 3, "logprobs": 1}
+    whole = ask(client, "/v1/completions", body)
+    *pieces, last = events_of(client, "/v1/completions", body)
     for choice in whole["choices"]:
         own = [part for piece in pieces for part in piece["choices"] if part["index"] == choice["index"]]
-        texts = [part["delta"]["content"] if chat else part["text"] for part in own]
-        assert "".join(texts) == (choice["message"]["content"] if chat else choice["text"])
+        assert "".join(part["text"] for part in own) == choice["text"]
         assert [part["finish_reason"] for part in own] == [None] * (len(own) - 1) + ["length"]
-        key = "content" if chat else "token_logprobs"
-        told = [entry for part in own for entry in part["logprobs"][key]]
-        assert len(told) == len(choice["logprobs"][key]) == 8
+        told = [entry for part in own for entry in part["logprobs"]["token_logprobs"]]
+        assert len(told) == len(choice["logprobs"]["token_logprobs"]) == 8
     assert (last["choices"], last["usage"]) == ([], whole["usage"])
-
-
-def test_a_chat_is_put_into_the_models_own_template(client: TestClient, tokenizer: Tokenizer):
-    rendered = tokenizer.encode("<|im_start|>user\na parcel<|im_end|>\n<|im_start|>assistant\n").ids
-    assert ask(client, "/v1/chat/completions", CHAT)["usage"]["prompt_tokens"] == len(rendered)
 
 
 def test_several_prompts_are_answered_in_their_order(client: TestClient):
@@ -134,16 +123,6 @@ def test_the_log_probabilities_of_a_completion_have_openais_shape_and_ours(clien
     written = bytes(byte for token in shown["bytes"] for byte in token)
     assert written.decode(errors="replace").startswith(choice["text"])
     assert shown["text_offset"][:2] == [0, len(shown["tokens"][0])]
-
-
-def test_the_log_probabilities_of_a_chat_have_openais_shape(client: TestClient):
-    [choice] = ask(client, "/v1/chat/completions", {**CHAT, "logprobs": True, "top_logprobs": 2})["choices"]
-    content = choice["logprobs"]["content"]
-    assert len(content) == 8
-    for entry in content:
-        assert {"token", "logprob", "bytes", "top_logprobs"} <= entry.keys()
-        assert entry["top_logprobs"][0]["logprob"] == entry["logprob"]
-    assert ask(client, "/v1/chat/completions", CHAT)["choices"][0]["logprobs"] is None
 
 
 def test_a_completion_ends_where_the_model_ends(client: TestClient, vocabulary: Vocabulary):
@@ -184,12 +163,12 @@ def test_a_choice_is_answered_whole_even_if_it_looks_like_a_special_token(
     assert choice["finish_reason"] == "stop"
 
 
-@pytest.mark.parametrize(("path", "body"), BOTH)
-def test_an_answer_is_json_or_matches_a_pattern(client: TestClient, path: str, body: dict[str, Any]):
+def test_an_answer_is_json_or_matches_a_pattern(client: TestClient):
     def text(outputs: dict[str, Any]) -> str:
-        [choice] = ask(client, path, {**body, "max_tokens": 200, "structured_outputs": outputs})["choices"]
+        body = {**COMPLETION, "max_tokens": 200, "structured_outputs": outputs}
+        [choice] = ask(client, "/v1/completions", body)["choices"]
         assert choice["finish_reason"] == "stop"
-        return str(choice["text"] if "text" in choice else choice["message"]["content"])
+        return str(choice["text"])
 
     properties = {"mood": {"enum": ["glad", "sad"]}, "sure": {"type": "boolean"}}
     schema = {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}

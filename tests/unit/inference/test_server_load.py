@@ -105,18 +105,8 @@ async def until(condition: Callable[[], object]) -> None:
         ("/v1/completions", ENDLESS),
         ("/v1/completions", {**ENDLESS, "stream": True}),
         ("/v1/completions", {**ENDLESS, "prompt": [PROMPT, PROMPT[:-1], PROMPT[:-2]]}),
-        (
-            "/v1/chat/completions",
-            {
-                "model": BASE,
-                "max_tokens": 1900,
-                "stream": True,
-                "messages": [{"role": "user", "content": "Hi"}],
-                "logit_bias": {"2": -100},  # the end of a turn
-            },
-        ),
     ],
-    ids=["whole", "streamed", "three prompts", "streamed chat"],
+    ids=["whole", "streamed", "three prompts"],
 )
 def test_the_row_of_a_client_that_leaves_is_free_at_once(
     engine: Driven, vocabulary: Vocabulary, path: str, body: dict[str, Any]
