@@ -17,12 +17,11 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from tokenizers import Tokenizer
 
 from benchmarks.task_folders import read_task
 from manyicl_core.base_models.catalog import base_model_folder, known_base_models
 from manyicl_core.base_models.load import compute_device, compute_dtype, load_base_model
-from manyicl_core.base_models.tokenizer import load_encoder
+from manyicl_core.base_models.tokenizer import load_tokenizer
 from manyicl_core.evaluation.points import QuerySet, TextModel
 from manyicl_core.inference.compilation import compile_prefix
 from manyicl_core.inference.language_model import LanguageModel, TunedModel
@@ -72,7 +71,8 @@ def load_model(weights: Path | None) -> tuple[TunedModel, TextModel]:
     model = LanguageModel(load_base_model(folder, device, compute_dtype(device)))
     if weights is not None:
         model.attach("adapter", weights)
-    tokenizer = TextModel(load_encoder(folder), Tokenizer.from_file(str(folder / "tokenizer.json")))
+    loaded = load_tokenizer(folder)
+    tokenizer = TextModel(loaded.encoder, loaded.raw, loaded.line_breaks)
     return TunedModel(model, None if weights is None else "adapter"), tokenizer
 
 

@@ -17,11 +17,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from tokenizers import Tokenizer
 
 from manyicl_core.base_models.catalog import base_model_folder, known_base_models
 from manyicl_core.base_models.load import compute_device, compute_dtype, load_base_model
-from manyicl_core.base_models.tokenizer import load_encoder
+from manyicl_core.base_models.tokenizer import load_tokenizer
 from manyicl_core.evaluation.points import QuerySet, TextModel
 from manyicl_core.inference.compilation import compile_prefix
 from manyicl_core.inference.decoding import answers
@@ -46,7 +45,8 @@ def main() -> int:
     folder = base_model_folder(entry)
     device = compute_device()
     model = TunedModel(LanguageModel(load_base_model(folder, device, compute_dtype(device))))
-    tokenizer = TextModel(load_encoder(folder), Tokenizer.from_file(str(folder / "tokenizer.json")))
+    loaded = load_tokenizer(folder)
+    tokenizer = TextModel(loaded.encoder, loaded.raw, loaded.line_breaks)
     figures = []
     for name in names:
         figures.append(measure(model, QuerySet(load_task(TASKS / name), 40, tokenizer), tokenizer, alone))

@@ -8,7 +8,8 @@ from tokenizers.decoders import DecodeStream
 from manyicl_core.stop_strings import StopSearch
 
 _TAIL = 8
-"""Tokens of a prompt that tell how a text goes on behind it."""
+"""Tokens of a prompt that tell how a text goes on behind it; a few more where it would start within a character."""
+_MOST_BYTES = 4  # of a character
 
 
 class TextStream:
@@ -20,10 +21,7 @@ class TextStream:
 
     def __init__(self, tokenizer: Tokenizer, stop: list[str], before: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
-        tail = list(before[-_TAIL:])
-        if tokenizer.decode(tail, skip_special_tokens=True).endswith("\ufffd"):
-            tail = []  # it ends within a character, which would count as new
-        self._decoder = DecodeStream(ids=tail, skip_special_tokens=True)
+        self._decoder = DecodeStream(ids=_whole_tail(tokenizer, before), skip_special_tokens=True)
         self._search = StopSearch(stop)
 
     @property
@@ -46,3 +44,12 @@ class TextStream:
         except Exception:  # the library's own: bytes that are no text, before others (vllm-project/vllm#17448)
             self._decoder = DecodeStream(skip_special_tokens=True)
             return self._decoder.step(self._tokenizer, token) or ""
+
+
+def _whole_tail(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[int]:
+    """The last of ``tokens``, of which the text is whole; none where they end within a character."""
+    for length in range(_TAIL, _TAIL + _MOST_BYTES):
+        tail = list(tokens[-length:])
+        if not tokenizer.decode(tail, skip_special_tokens=True).endswith("\ufffd"):
+            return tail
+    return []  # what is within a character would be told as new
