@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from manyicl_core.method.encoding import ESCAPE_TAILS, escape_answer, split_escape, unescape_answer
+from manyicl_core.method.tasks import ListedLabels
 from manyicl_core.stop_strings import StopSearch
 
 
@@ -70,6 +71,24 @@ class AnswerText(JsonText):
         """What is still held back, at the end."""
         text, self._held = self._held, ""
         return unescape_answer(text)
+
+
+class LabelText(AnswerText):
+    """A task's answer that is a label: told whole and as it is listed, however the tokenizer spells it."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        super().__init__()
+        self._labels = ListedLabels(labels)
+        self._written = ""
+
+    def push(self, piece: str) -> str:
+        """Nothing: the label is known at its end."""
+        self._written += super().push(piece)
+        return ""
+
+    def flush(self) -> str:
+        """The label."""
+        return self._labels.read(self._written + super().flush())
 
 
 class StoppedText(PlainText):

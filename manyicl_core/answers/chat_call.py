@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from manyicl_core.answers.answer_text import AnswerText, JsonText, MatchedText, PlainText, StoppedText
+from manyicl_core.answers.answer_text import AnswerText, JsonText, LabelText, MatchedText, PlainText, StoppedText
 from manyicl_core.answers.chat_request import CreateChatCompletion
 from manyicl_core.answers.conversation import read_conversation
 from manyicl_core.answers.objects import PlainTold, Told, Usage
@@ -65,6 +65,8 @@ class EngineCall:
         """What turns the engine's text into the answer."""
         if self.prompt is None:
             return PlainText()
+        if self.prompt.labels is not None:
+            return LabelText(self.prompt.labels)
         match self.body.get("structured_outputs"):
             case {"json": _} | {"json_object": _}:
                 return StoppedText(JsonText(), self.stops)

@@ -5,7 +5,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from manyicl_core.answers.answer_text import AnswerText, MatchedText, PlainText, StoppedText
+from manyicl_core.answers.answer_text import AnswerText, LabelText, MatchedText, PlainText, StoppedText
 from manyicl_core.answers.completion_request import CreateCompletion
 from manyicl_core.answers.objects import PlainTold, Told, Usage
 from manyicl_core.answers.prompts import (
@@ -71,6 +71,8 @@ class CompletionCall:
         """What turns the engine's text into an answer."""
         if self.hosted is None:
             return PlainText()
+        if self.hosted.labels is not None:
+            return LabelText(self.hosted.labels)
         is_matched = "regex" in self.body.get("structured_outputs", {})
         return StoppedText(MatchedText() if is_matched else AnswerText(), self.stops)
 

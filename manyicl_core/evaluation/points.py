@@ -22,7 +22,7 @@ from manyicl_core.inference.prefix import EMPTY_PREFIX, Prefix
 from manyicl_core.method.contexts import draw_context
 from manyicl_core.method.encoding import STOP, Encoder, unescape_answer
 from manyicl_core.method.labels import LabelTree
-from manyicl_core.method.tasks import Task
+from manyicl_core.method.tasks import ListedLabels, Task
 
 BATCH = 32
 
@@ -51,6 +51,7 @@ class QuerySet:
         encoder, definition = tokenizer.encoder, task.definition
         self.encoded = [encoder.query(query.input, query.earlier) for query in self.queries]
         self.labels = label_tree(task, encoder)
+        self._listed = None if definition.labels is None else ListedLabels(definition.labels)
         # Bounds a model that does not know when to stop, and cuts no right answer and no label.
         possible = {example.output for example in (*task.demonstrations, *self.queries)} | set(definition.labels or [])
         self.longest_answer = max(len(encoder.answer(text)) for text in possible)
@@ -75,7 +76,8 @@ class QuerySet:
             written = answers(model, prefix, queries, self.longest_answer, self._tokenizer.stops, self.labels)
             spent = time.perf_counter() - started
             for index, tokens in zip(batch, written, strict=True):
-                predictions[index] = self._tokenizer.answer(tokens)
+                answer = self._tokenizer.answer(tokens)
+                predictions[index] = answer if self._listed is None else self._listed.read(answer)
                 seconds[index] = spent / len(batch)
         return predictions, seconds
 

@@ -8,6 +8,11 @@ def canonical(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def folded(text: str) -> str:
+    """What tokenizers that normalise most make of ``text``: compatibility forms (NFKC) and runs of white space too."""
+    return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
 def same_text(one: str, other: str) -> bool:
     """Whether two texts are canonically equal: readers cannot tell them apart, whatever their code points."""
     return one == other or canonical(one) == canonical(other)

@@ -1,7 +1,7 @@
 """Rows into tasks: definitions and files must say the same, and every example must fit."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from manyicl_core.method.dataset import InvalidDataset, Row
 from manyicl_core.method.encoding import Encoder
@@ -72,7 +72,7 @@ def check_fits(tasks: list[Task], encoder: Encoder, max_sequence_tokens: int, co
         InvalidDataset: an instruction or an example is longer than a sequence, a query than the model reads, or a
             label than what an answer may have.
     """
-    problems = [*_long_instructions(tasks, encoder, max_sequence_tokens, context_length), *_long_labels(tasks, encoder)]
+    problems = [*_long_instructions(tasks, encoder, max_sequence_tokens, context_length), *_bad_labels(tasks, encoder)]
     if problems:  # else every example of a task would be named
         raise InvalidDataset(problems)
     problems += [
@@ -103,15 +103,28 @@ def _long_instructions(
             )
 
 
-def _long_labels(tasks: list[Task], encoder: Encoder) -> Iterator[str]:
+def _bad_labels(tasks: list[Task], encoder: Encoder) -> Iterator[str]:
     for task in tasks:
-        for label in task.definition.labels or []:
-            tokens = len(encoder.answer(label))
-            if tokens > MAX_LABEL_TOKENS:
-                yield (
-                    f"task {task.definition.name!r}: the label {label[:60]!r} has {tokens} tokens and may have "
-                    f"{MAX_LABEL_TOKENS}; shorten it, or leave the labels out"
-                )
+        for _, problem in label_problems(task.definition.labels or [], encoder):
+            yield f"task {task.definition.name!r}: {problem}"
+
+
+def label_problems(labels: Sequence[str], encoder: Encoder) -> Iterator[tuple[int, str]]:
+    """Every label that this model cannot answer with, by its position, and why."""
+    found: dict[tuple[int, ...], str] = {}
+    for position, label in enumerate(labels):
+        ids = tuple(encoder.answer(label))
+        if len(ids) > MAX_LABEL_TOKENS:
+            yield (
+                position,
+                f"the label {label[:60]!r} has {len(ids)} tokens and may have {MAX_LABEL_TOKENS}; "
+                "shorten it, also in the examples, or leave the labels out",
+            )
+        if (other := found.setdefault(ids, label)) != label:
+            yield (
+                position,
+                f"the model's tokenizer does not tell the labels {visible(other)} and {visible(label)} apart; keep one",
+            )
 
 
 def unfit_queries(tasks: list[Task], encoder: Encoder, context_length: int) -> Iterator[QueryDoesNotFit]:

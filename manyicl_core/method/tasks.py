@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from manyicl_core.method.equality import canonical, visible
+from manyicl_core.method.equality import canonical, folded, visible
 from manyicl_core.request_body import RequestBody
 
 Metric = Literal["accuracy", "macro_f1", "exact_match", "numeric", "f1", "rouge_l"]
@@ -71,10 +71,19 @@ class ListedLabels:
 
     def __init__(self, labels: Iterable[str]) -> None:
         self._labels = {canonical(label): label for label in labels}
+        self._folded = {folded(label): label for label in self._labels.values()}
 
     def find(self, output: str) -> str | None:
         """The label as it is listed, or None."""
         return self._labels.get(canonical(output.strip()))
+
+    def read(self, written: str) -> str:
+        """The label that a model has written, as it is listed: many tokenizers compose characters, or fold them.
+
+        What is none of them, as an answer that was cut short, stays as it is.
+        """
+        label = self.find(written)
+        return self._folded.get(folded(written), written) if label is None else label
 
     def told(self) -> str:
         """The first of them, for a message."""

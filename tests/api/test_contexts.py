@@ -351,7 +351,7 @@ def test_contexts_are_listed_newest_first_in_pages(client: OpenAI) -> None:
         ({"max_tokens": 2000}, "max_tokens"),
         ({"labels": ["red", "green"]}, "examples.0.output"),
         ({"labels": ["red", "red"]}, "labels"),
-        ({"labels": ["red", "dark blue", "red " * 300]}, "labels.2"),
+        ({"labels": ["red", "dark blue", "red " * 300 + "red"]}, "labels.2"),
         ({"expires_after": {"anchor": "created_at"}}, "expires_after.seconds"),
     ],
 )

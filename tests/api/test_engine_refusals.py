@@ -90,7 +90,6 @@ def test_what_the_engine_refuses_keeps_its_status_and_code(
 def test_a_client_that_waits_as_told_gets_its_answer(api_over: Over, api_key: str) -> None:
     full = refusal(429, "full", "engine_overloaded", {"retry-after-ms": "20"})
     answer = completion("here")
-    answer["choices"][0]["message"] = {"role": "assistant", "content": answer["choices"][0].pop("text")}
     engine = FakeEngine(answers=[full, answer])
     with OpenAI(base_url=api_over(engine), api_key=api_key, max_retries=1) as client:
         told = client.chat.completions.create(model=BASE_MODEL, messages=MESSAGES)

@@ -10,7 +10,7 @@ from manyicl_core.errors import InvalidRequest
 from manyicl_core.method.dataset import Row
 from manyicl_core.method.encoding import Encoder
 from manyicl_core.method.equality import visible
-from manyicl_core.method.labels import MAX_LABEL_TOKENS
+from manyicl_core.method.task_building import label_problems
 from manyicl_core.method.tasks import Example, ListedLabels, Task, TaskDefinition
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.contexts.options import CreateContext
@@ -45,7 +45,7 @@ def source_task(
     if request.labels is not None:
         changes |= {"labels": request.labels, "metric": "accuracy"}
     definition = task.definition.model_copy(update=changes)
-    _check_label_lengths(load_encoder(base_model_folder(model.base)), definition, request)
+    _check_labels(load_encoder(base_model_folder(model.base)), definition, request)
     return Task(definition=definition, demonstrations=list(_listed(definition, task.demonstrations, request)))
 
 
@@ -113,14 +113,8 @@ def _listed(definition: TaskDefinition, examples: list[Example], request: Create
         yield example.model_copy(update={"output": label})
 
 
-def _check_label_lengths(encoder: Encoder, definition: TaskDefinition, request: CreateContext) -> None:
-    """The engine would refuse every call of a context with a longer one."""
-    for position, label in enumerate(definition.labels or []):
-        tokens = len(encoder.answer(label))
-        if tokens > MAX_LABEL_TOKENS:
-            field = "task" if request.labels is None else f"labels.{position}"
-            raise InvalidRequest(
-                f"{field}: the label {label[:60]!r} has {tokens} tokens and may have {MAX_LABEL_TOKENS}; "
-                "shorten it, also in the examples, or give the examples without labels",
-                field,
-            )
+def _check_labels(encoder: Encoder, definition: TaskDefinition, request: CreateContext) -> None:
+    """The engine would refuse every call of a context with such a one."""
+    for position, problem in label_problems(definition.labels or [], encoder):
+        field = "task" if request.labels is None else f"labels.{position}"
+        raise InvalidRequest(f"{field}: {problem}", field)

@@ -1,10 +1,21 @@
 """The engine's text to the answer's, however it is cut into pieces."""
 
+import unicodedata
+from typing import Literal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manyicl_core.answers.answer_text import AnswerText, JsonText, MatchedText, PlainText, StoppedText, engine_stops
+from manyicl_core.answers.answer_text import (
+    AnswerText,
+    JsonText,
+    LabelText,
+    MatchedText,
+    PlainText,
+    StoppedText,
+    engine_stops,
+)
 from manyicl_core.method.encoding import ANSWER_TEMPLATE, escape_answer, unescape_answer
 from tests.unit.inference.test_text import cut
 
@@ -39,6 +50,18 @@ def test_an_answer_keeps_its_own_kind_of_line_break(end: str):
     written = ANSWER_TEMPLATE.format(output=escape_answer(answer))
     assert len(written.splitlines()) == 1
     assert streamed(AnswerText(), list(written)) == answer
+
+
+@given(st.data())
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC"])
+def test_a_label_is_told_as_listed_however_the_tokenizer_spells_it(
+    form: Literal["NFC", "NFD", "NFKC"], data: st.DataObject
+):
+    labels = ["cafe\u0301", "th\u00e9", "\uff21\uff22", "two\r\nlines", "\\n", "a"]
+    label = data.draw(st.sampled_from(labels))
+    written = unicodedata.normalize(form, ANSWER_TEMPLATE.format(output=escape_answer(label)))
+    assert streamed(LabelText(labels), cut_anywhere(data, written)) == label
+    assert streamed(LabelText(labels), [" caf"]) == "caf"
 
 
 @given(st.lists(_tricky, max_size=8))

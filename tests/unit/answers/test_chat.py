@@ -40,7 +40,8 @@ class ScriptedEngine(EngineClient):
 
 
 def hosted(path: str = "/v1/completions", **body: Any) -> EngineCall:
-    prompt = HostedPrompt(prefix=(1, 2), query=(3,), shots=1, stop_token=9, labels=("red", "dark blue"))
+    labels = ("red", "dark blue") if path == LABEL_SCORES else None
+    prompt = HostedPrompt(prefix=(1, 2), query=(3,), shots=1, stop_token=9, labels=labels)
     return EngineCall(path, body, prompt)
 
 

@@ -1,8 +1,11 @@
 """Rows into tasks: definitions and files must say the same, and no test input may be trained on."""
 
+import unicodedata
+
 import pytest
 
 from manyicl_core.method.dataset import InvalidDataset, Row, chat_task_name
+from manyicl_core.method.encoding import Encoder
 from manyicl_core.method.task_building import build_tasks, check_fits
 from manyicl_core.method.tasks import MAX_TASKS, Example, Task, TaskDefinition, Turn
 from tests.unit.sample_tasks import BYTES, task_of
@@ -131,6 +134,12 @@ def test_an_instruction_or_a_label_that_has_no_room_is_named_once():
         check_fits([heldout], BYTES, 60, 90)
     with pytest.raises(InvalidDataset, match="has 302 tokens and may have 256"):
         check_fits([task_of([("a", "b")], labels=["b", "c" * 300])], BYTES, 1000, 1000)
+
+
+def test_labels_that_the_tokenizer_does_not_tell_apart_are_refused():
+    folding = Encoder(lambda text: list(unicodedata.normalize("NFKC", text).encode()), start=(), stop=ord("\n"))
+    with pytest.raises(InvalidDataset, match=r"does not tell the labels 'fi' and 'ﬁ' \('\\ufb01'\) apart"):
+        check_fits([task_of([("a", "fi")], labels=["fi", "\ufb01"])], folding, 1000, 1000)
 
 
 def test_a_file_with_too_many_tasks_is_refused_at_the_line_of_the_first_one_too_many():
