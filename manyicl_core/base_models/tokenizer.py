@@ -78,6 +78,11 @@ class TextTokenizer:
         return text[:start] + mark + text[start:] if self._may_end(text[start:]) else text
 
     @cached_property
+    def text_size(self) -> int:
+        """One more than the largest id that a user's text may have."""
+        return 1 + max(id_ for id_ in self.raw.get_vocab(with_added_tokens=True).values() if id_ not in self._contents)
+
+    @cached_property
     def line_breaks(self) -> frozenset[int]:
         """The ids of all tokens that hold a line break."""
         ids = range(self.raw.get_vocab_size(with_added_tokens=True))

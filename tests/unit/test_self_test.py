@@ -62,7 +62,7 @@ def with_settings(file: str, **settings: object):
 
 def with_one_token_more(folder: Path) -> None:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.add_special_tokens(["<image>"])
+    tokenizer.add_tokens(["parcelservice"])
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
@@ -90,8 +90,8 @@ def with_no_line_break(folder: Path) -> None:
         (without("tokenizer.json"), "no tokenizer.json"),
         (without("tokenizer_config.json"), "no tokenizer_config.json"),
         (with_settings("tokenizer_config.json", eos_token=None), "eos_token"),
-        (with_line_breaks_as_spaces, "of a line break"),
-        (with_no_line_break, "no token for a line break"),
+        (with_line_breaks_as_spaces, "does not know line breaks"),
+        (with_no_line_break, "does not know line breaks"),
         (with_settings("config.json", vocab_size=300), "other sizes than its config.json says"),
         (with_one_token_more, "has 385 tokens and the model knows 384"),
         (with_settings("config.json", model_type="my-own"), "cannot read its config.json"),
@@ -107,6 +107,14 @@ def test_files_that_cannot_be_used_are_refused_by_name(change, words: str, tiny_
     reason = reason_against(folder)
     assert reason is not None
     assert words in reason
+
+
+def test_a_control_token_that_the_model_does_not_know_does_no_harm(tiny_model: Path, tmp_path: Path):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_special_tokens(["<image>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    assert reason_against(folder) is None
 
 
 def test_of_a_large_model_so_many_layers_are_compared_that_every_kind_is_among_them(
