@@ -5,8 +5,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_EXAMPLE_SECRET = "change-me"
 
 DEFAULT_BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -78,6 +80,14 @@ class Settings(BaseSettings):
     quota_requests_per_minute: int = Field(default=60_000, ge=0, description="inference requests a project and minute")
     quota_tokens_per_minute: int = Field(default=10**8, ge=0, description="inference tokens a project and minute")
     log_json: bool = Field(default=False, description="log lines as JSON")
+
+    @field_validator("secret_key", "database_url", "broker_url")
+    @classmethod
+    def _refuse_an_example(cls, value: SecretStr | None) -> SecretStr | None:
+        """Everybody knows what an example says."""
+        if value is not None and _EXAMPLE_SECRET in value.get_secret_value():
+            raise ValueError(f"it holds {_EXAMPLE_SECRET!r}, which is no secret; make one with `openssl rand -hex 24`")
+        return value
 
 
 class MissingSetting(RuntimeError):

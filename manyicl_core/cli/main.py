@@ -15,6 +15,7 @@ from manyicl_core.cli.connection import CONNECTION_FILE, ServiceFailed, find_ser
 from manyicl_core.cli.output import fail, out
 from manyicl_core.cli.projects import keys_app, projects_app
 from manyicl_core.cli.quotas import quotas_app
+from manyicl_core.scratch import hold_scratch
 from manyicl_core.settings import MissingSetting, Settings, get_settings, required
 
 if TYPE_CHECKING:
@@ -69,18 +70,8 @@ def plan(
 @app.command()
 def api() -> None:
     """Start the REST API alone."""
-    settings = _settings(*_PROCESS_SETTINGS)
-    listen = ["--host", settings.host, "--port", str(settings.port)]
-    _become(
-        passive_threads,
-        "uvicorn",
-        "--factory",
-        "api.serve:create_logged_app",
-        *listen,
-        "--no-access-log",
-        "--timeout-graceful-shutdown",
-        "5",
-    )
+    _settings(*_PROCESS_SETTINGS)
+    _become(passive_threads, "api.serve")
 
 
 @app.command()
@@ -92,7 +83,7 @@ def worker(
     _ready_base_model()
     _become(
         passive_threads,
-        "celery", "-A", "worker.celery_app", "worker", "--pool=prefork", f"--concurrency={concurrency}",
+        "celery", "--quiet", "-A", "worker.celery_app", "worker", "--pool=prefork", f"--concurrency={concurrency}",
         "--without-gossip", "--without-mingle", "--loglevel=warning",
     )  # fmt: skip
 
@@ -107,7 +98,7 @@ def hosting(
 
     _become(
         passive_threads,
-        "celery", "-A", "worker.hosting_app", "worker", "--pool=threads", f"--concurrency={concurrency}",
+        "celery", "--quiet", "-A", "worker.hosting_app", "worker", "--pool=threads", f"--concurrency={concurrency}",
         f"--queues={HOSTING_QUEUE}", f"--hostname={HOSTING_WORKER}@%h",
         "--without-gossip", "--without-mingle", "--loglevel=warning",
     )  # fmt: skip
@@ -134,6 +125,7 @@ def migrate() -> None:
 @models_app.command("pull")
 def models_pull() -> None:
     """Get the base model's files, once, from the first source that answers, and check them."""
+    _use_scratch()
     _ready_base_model(pull=True)
 
 
@@ -181,8 +173,17 @@ def _settings(*needed: str) -> Settings:
     return settings
 
 
+def _use_scratch() -> None:
+    """Let this process, and what it turns into, keep everything temporary in a folder of its own, where one is set."""
+    root = get_settings().work_folder
+    if root is not None:
+        folder = str(hold_scratch(root))
+        os.environ |= {"MANYICL_WORK_FOLDER": folder, "TMPDIR": folder}
+
+
 def _become(environment: Callable[[dict[str, str]], dict[str, str]], module: str, *arguments: str) -> NoReturn:
     """Turn this process into ``python -m module``: signals reach it without a go-between."""
+    _use_scratch()
     command = [sys.executable, "-m", module, *arguments]
     os.execve(sys.executable, command, environment(dict(os.environ)))  # noqa: S606
 
