@@ -6,10 +6,10 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-s3 check format openapi clean
+.PHONY: help setup demo test test-s3 containers check format openapi clean
 
 help: ## list the commands
-	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## make .venv with everything in it
 
@@ -30,6 +30,10 @@ test: setup ## run the tests
 
 test-s3: setup ## run the tests with all objects on a server that speaks S3
 	@MANYICL_TEST_STORAGE=s3 $(PY) -m pytest -n auto
+
+containers: setup ## try the deployment with Docker: build, use, kill, stop, back up and restore it
+	@docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1 || { echo "no Docker engine with Compose answers here; install Docker, or start it"; exit 1; }
+	@MANYICL_TEST_CONTAINERS=1 $(PY) -m pytest -x -q tests/containers
 
 check: setup ## format, lint, types, layers, dependencies, containers
 	@$(VENV)/bin/ruff format --check --quiet .

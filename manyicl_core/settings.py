@@ -5,10 +5,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-_EXAMPLE_SECRET = "change-me"
+_EXAMPLE = "change-me"
 
 DEFAULT_BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -85,9 +85,21 @@ class Settings(BaseSettings):
     @classmethod
     def _refuse_an_example(cls, value: SecretStr | None) -> SecretStr | None:
         """Everybody knows what an example says."""
-        if value is not None and _EXAMPLE_SECRET in value.get_secret_value():
-            raise ValueError(f"it holds {_EXAMPLE_SECRET!r}, which is no secret; make one with `openssl rand -hex 24`")
+        if value is not None and _EXAMPLE in value.get_secret_value():
+            raise ValueError(f"it holds {_EXAMPLE!r}, which is no secret; make one with `openssl rand -hex 24`")
         return value
+
+
+class WrongSettings(RuntimeError):
+    """Environment variables hold what the settings cannot be."""
+
+    def __init__(self, error: ValidationError) -> None:
+        wrong = (f"MANYICL_{str(each['loc'][0]).upper()}: {_sentence(each['msg'])}" for each in error.errors())
+        super().__init__("; ".join(wrong))
+
+
+def _sentence(message: str) -> str:
+    return message.removeprefix("Value error, ").removeprefix("Input ")
 
 
 class MissingSetting(RuntimeError):
@@ -112,5 +124,12 @@ def required(settings: Settings, name: str) -> str:
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """This process's settings, read once."""
-    return Settings()
+    """Return this process's settings, read once.
+
+    Raises:
+        WrongSettings: a variable holds what its setting cannot be.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise WrongSettings(error) from None  # its own text shows the values, secrets among them

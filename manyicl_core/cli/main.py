@@ -16,12 +16,12 @@ from manyicl_core.cli.output import fail, out
 from manyicl_core.cli.projects import keys_app, projects_app
 from manyicl_core.cli.quotas import quotas_app
 from manyicl_core.scratch import hold_scratch
-from manyicl_core.settings import MissingSetting, Settings, get_settings, required
+from manyicl_core.settings import MissingSetting, Settings, WrongSettings, get_settings, required
 
 if TYPE_CHECKING:
     from manyicl_core.base_models.check import Verdict
 
-app = typer.Typer(name="manyicl", help="Many-shot in-context fine-tuning as a service.", no_args_is_help=True)
+app = typer.Typer(name="manyicl", no_args_is_help=True)
 models_app = typer.Typer(help="Base models.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.add_typer(projects_app, name="projects")
@@ -29,6 +29,15 @@ app.add_typer(keys_app, name="keys")
 app.add_typer(quotas_app, name="quotas")
 
 _PROCESS_SETTINGS = ("database_url", "broker_url", "storage_url", "engine_url", "secret_key")
+
+
+@app.callback()
+def check_settings() -> None:
+    """Many-shot in-context fine-tuning as a service."""
+    try:
+        get_settings()
+    except WrongSettings as error:
+        fail(str(error))
 
 
 @app.command()
