@@ -35,7 +35,9 @@ LONG_TOKENS = 40_000  # a step or so between two stops
 PLANNED_STOPS = 20
 LARGEST_CPU_IMAGE = 1_800_000_000
 LONG_LIVED = ("postgres", "valkey", "storage", "engine", "hosting", "worker", "api")
-QUESTION: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": "The parcel arrived, but the lamp inside is broken."}]
+QUESTION: list[ChatCompletionUserMessageParam] = [
+    {"role": "user", "content": "The parcel arrived, but the lamp inside is broken."}
+]
 
 Figures = Callable[[str, object], None]
 
