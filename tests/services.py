@@ -138,6 +138,8 @@ def installation(request: pytest.FixtureRequest, servers: Servers, tiny_model: P
         "MANYICL_STORAGE_URL": _storage_url(storage, request, servers.folder),
         "MANYICL_ENGINE_URL": f"http://127.0.0.1:{engine_port}",
         "MANYICL_SECRET_KEY": "a secret of the tests",
+        # Trainers that step back would starve beside the other tests' processes.
+        "MANYICL_JOB_NICE": "0",
         "MANYICL_BASE_MODEL": BASE_MODEL,
         "MANYICL_MODEL_FOLDER": str(tiny_model),
         "MANYICL_LEASE_SECONDS": "3",
