@@ -90,6 +90,7 @@ def worker(
     """Start a worker alone: it takes jobs and runs their trainers."""
     _settings("database_url", "broker_url", "storage_url")
     _ready_base_model()
+    _hold_base_model()
     _become(
         passive_threads,
         "celery", "--quiet", "-A", "worker.celery_app", "worker", "--pool=prefork", f"--concurrency={concurrency}",
@@ -103,6 +104,7 @@ def hosting(
 ) -> None:
     """Start a hosting worker alone: it prepares what the engine serves, and never waits behind a job."""
     _settings(*_PROCESS_SETTINGS)
+    _hold_base_model()
     from manyicl_core.store.hints import HOSTING_QUEUE, HOSTING_WORKER
 
     _become(
@@ -168,6 +170,15 @@ def _ready_base_model(pull: bool = False) -> "Verdict":
 
     try:
         return ready_base_model(pull, lambda text: out.print(text, markup=False))
+    except BaseModelRefused as error:
+        fail(str(error))
+
+
+def _hold_base_model() -> None:
+    from manyicl_core.cli.base_model import BaseModelRefused, hold_files
+
+    try:
+        hold_files()
     except BaseModelRefused as error:
         fail(str(error))
 

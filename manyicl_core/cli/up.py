@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from manyicl_core.child_process import spawn
 from manyicl_core.cli.addresses import LOOPBACK, Address
-from manyicl_core.cli.base_model import ready_base_model
+from manyicl_core.cli.base_model import hold_files, ready_base_model
 from manyicl_core.cli.services import Service, ServiceDidNotStart, Services
 from manyicl_core.embedded import EmbeddedPostgres, EmbeddedServiceFailed, EmbeddedValkey, free_port
 from manyicl_core.errors import Unauthorized
@@ -159,6 +159,7 @@ class ServiceRun:
             self._services.start(service)
             self._await(service, seconds)
         migrate(self._postgres.url)
+        hold_files()
         with transaction() as session:
             forget_workers(session)
         key = self._api_key()

@@ -3,6 +3,7 @@
 from manyicl_core.store.tables.api_keys import ApiKey
 from manyicl_core.store.tables.audit_logs import AuditLog
 from manyicl_core.store.tables.base import Base
+from manyicl_core.store.tables.base_model_files import BaseModelFiles
 from manyicl_core.store.tables.batches import Batch, BatchChunk
 from manyicl_core.store.tables.checkpoints import Checkpoint
 from manyicl_core.store.tables.contexts import Context
@@ -28,6 +29,7 @@ __all__ = [
     "ApiKey",
     "AuditLog",
     "Base",
+    "BaseModelFiles",
     "Batch",
     "BatchChunk",
     "Checkpoint",
