@@ -23,6 +23,7 @@ def importing_torch() -> Iterator[None]:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # bars are for terminals; here they would go into a log
     gc.disable()
     try:
         yield

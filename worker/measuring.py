@@ -25,6 +25,7 @@ from manyicl_core.store.measurements.service import (
 from manyicl_core.store.session import transaction
 from manyicl_core.store.tables import Evaluation, Job
 from worker import shutdown
+from worker.process_log import logged_stderr
 
 _MEASURE = "manyicl_core.training.measure"
 _MOST_SECONDS = 300.0
@@ -90,7 +91,8 @@ def _measure(wanted: Wanted, settings: Settings) -> Measured:
         )
         (Path(folder) / "spec.json").write_text(spec.model_dump_json(), encoding="utf-8")
         command = [sys.executable, "-m", _MEASURE, folder]
-        process = spawn(command, job_environment(dict(os.environ)), subprocess.PIPE, nice=settings.job_nice)
+        with logged_stderr() as stderr:
+            process = spawn(command, job_environment(dict(os.environ)), subprocess.PIPE, stderr, nice=settings.job_nice)
         try:
             output = _output_unless_put_off(process)
         finally:

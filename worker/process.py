@@ -12,6 +12,7 @@ from manyicl_core.contract.progress import Message, parse
 from manyicl_core.settings import get_settings
 from worker import shutdown
 from worker.heartbeat import Heartbeat
+from worker.process_log import logged_stderr
 
 _GRACE_SECONDS = 2.0
 _POLL_SECONDS = 0.2
@@ -26,9 +27,10 @@ class JobProcess:
 
     def __init__(self, command: list[str], environment: dict[str, str], heartbeat: Heartbeat) -> None:
         self._heartbeat = heartbeat
-        self._process = spawn(
-            command, job_environment(environment), stdout=subprocess.PIPE, nice=get_settings().job_nice
-        )
+        with logged_stderr() as stderr:
+            self._process = spawn(
+                command, job_environment(environment), subprocess.PIPE, stderr, nice=get_settings().job_nice
+            )
         self._lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, name="progress", daemon=True).start()
 
