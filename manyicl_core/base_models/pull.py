@@ -57,6 +57,8 @@ def pull_base_model(entry: BaseModelEntry, say: Say) -> Path:
                 say(f"{name} does not have it here ({_one_line(error)})")
                 continue
             shutil.rmtree(folder, ignore_errors=True)
+            for path in target.rglob("*"):  # no secret, and copied to where another user runs the service
+                path.chmod(path.stat().st_mode | (0o755 if path.is_dir() else 0o644))
             target.rename(folder)
             say(f"{entry.id} is in {folder}, from {name}")
             return folder

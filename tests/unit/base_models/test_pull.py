@@ -47,6 +47,19 @@ def test_the_first_source_is_taken(cache: Path, monkeypatch: pytest.MonkeyPatch)
     assert [path.name for path in cache.iterdir()] == ["tiny"]
 
 
+def test_files_that_a_source_keeps_to_itself_can_be_read_by_the_service(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def private(*given: object) -> None:
+        target = next(each for each in given if isinstance(each, Path))
+        writes(*WHOLE)(None, target)
+        (target / "model.safetensors").chmod(0o600)
+
+    monkeypatch.setattr(pull, "_from_hub", private)
+    folder = pull_base_model(ENTRY, lambda _: None)
+    assert (folder / "model.safetensors").stat().st_mode & 0o777 == 0o644
+
+
 def test_the_next_source_is_taken_where_one_fails(cache: Path, monkeypatch: pytest.MonkeyPatch):
     sources(monkeypatch, ("model.safetensors", "part"), (*WHOLE, "wheel.txt"))
     said: list[str] = []
