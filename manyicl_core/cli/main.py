@@ -91,11 +91,7 @@ def worker(
     _settings("database_url", "broker_url", "storage_url")
     _ready_base_model()
     _hold_base_model()
-    _become(
-        passive_threads,
-        "celery", "--quiet", "-A", "worker.celery_app", "worker", "--pool=prefork", f"--concurrency={concurrency}",
-        "--without-gossip", "--without-mingle", "--loglevel=warning",
-    )  # fmt: skip
+    _become_celery("worker.celery_app", "--pool=prefork", f"--concurrency={concurrency}")
 
 
 @app.command()
@@ -107,12 +103,13 @@ def hosting(
     _hold_base_model()
     from manyicl_core.store.hints import HOSTING_QUEUE, HOSTING_WORKER
 
-    _become(
-        passive_threads,
-        "celery", "--quiet", "-A", "worker.hosting_app", "worker", "--pool=threads", f"--concurrency={concurrency}",
-        f"--queues={HOSTING_QUEUE}", f"--hostname={HOSTING_WORKER}@%h",
-        "--without-gossip", "--without-mingle", "--loglevel=warning",
-    )  # fmt: skip
+    _become_celery(
+        "worker.hosting_app",
+        "--pool=threads",
+        f"--concurrency={concurrency}",
+        f"--queues={HOSTING_QUEUE}",
+        f"--hostname={HOSTING_WORKER}@%h",
+    )
 
 
 @app.command()
@@ -199,6 +196,19 @@ def _use_scratch() -> None:
     if root is not None:
         folder = str(hold_scratch(root))
         os.environ |= {"MANYICL_WORK_FOLDER": folder, "TMPDIR": folder}
+
+
+def _become_celery(app_module: str, *arguments: str) -> NoReturn:
+    """Turn this process into a Celery worker whose log is ours alone.
+
+    What Celery says in words of its own, such as "Warm shutdown", goes to standard output; our log goes to standard
+    error.
+    """
+    if get_settings().log_json:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())
+    quiet = ("--without-gossip", "--without-mingle", "--loglevel=warning")
+    _become(passive_threads, "celery", "--quiet", "-A", app_module, "worker", *arguments, *quiet)
 
 
 def _become(environment: Callable[[dict[str, str]], dict[str, str]], module: str, *arguments: str) -> NoReturn:

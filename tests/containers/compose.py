@@ -95,7 +95,7 @@ class Deployment:
         """SIGKILL the container's first process as the kernel would: ``docker kill`` counts as a planned stop."""
         pid = self.inspect(container)["State"]["Pid"]
         self.docker(
-            *("run", "--rm", "--pid=host", "--privileged", "--user=0", "--entrypoint=python", self.image),
+            *("run", "--rm", "--pid=host", "--user=0", "--entrypoint=python", self.image),
             *("-c", f"import os; os.kill({pid}, 9)"),
         )
 
