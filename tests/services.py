@@ -147,6 +147,8 @@ def installation(request: pytest.FixtureRequest, servers: Servers, tiny_model: P
         "MANYICL_THREADS": "1",
         "MANYICL_WEBHOOK_PRIVATE_ADDRESSES": "true",
     }
+    if get_engine.cache_info().currsize:  # an installation before this one
+        get_engine().dispose()
     os.environ.update(settings)
     for cached in (get_settings, get_engine, get_celery):
         cached.cache_clear()

@@ -38,6 +38,6 @@ async def create_response(
 
 
 @router.api_route("/{path:path}", methods=["GET", "POST", "DELETE"], include_in_schema=False, response_model=None)
-def refuse_stored_response(_: InferenceDep, path: str) -> NoReturn:
-    """Tell whoever comes back for a response that there is none."""
+def refuse_stored_response(path: str) -> NoReturn:
+    """Tell whoever comes back for a response that there is none; nobody needs a key for that."""
     raise NothingKept(path)

@@ -31,6 +31,7 @@ CREATE_NOTHING = (
     "/v1/chat/completions",
     "/v1/classifications",
     "/v1/completions",
+    "/v1/responses",
     "/v1/fine_tuning/checkpoints/{model}/permissions",  # there already: nothing is given twice
     "/v1/webhook_endpoints/{endpoint_id}",
 )

@@ -22,7 +22,8 @@ from tests.contexts import PASTED
 from tests.services import BASE_MODEL
 from tests.tenants import Tenant, make_tenant
 
-PUBLIC = {"/health", "/openapi.json", "/docs", "/docs/assets/{path}"}
+# Of responses nothing is kept, so all of them are nowhere for everybody.
+PUBLIC = {"/health", "/openapi.json", "/docs", "/docs/assets/{path}", "/v1/responses/{path}"}
 
 CHAT = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
 
@@ -120,6 +121,15 @@ REFERENCES: dict[str, dict[str, Body]] = {
             "manyicl": {"context": theirs["context_id"]},
         },
     },
+    "POST /v1/responses": {
+        "model": lambda mine, theirs: {"model": theirs["model"], "input": "x"},
+        "task's model": lambda mine, theirs: {"model": theirs["task_model"], "input": "x"},
+        "context": lambda mine, theirs: {
+            "model": BASE_MODEL,
+            "input": "x",
+            "manyicl": {"context": theirs["context_id"]},
+        },
+    },
     "POST /v1/uploads/{upload_id}/complete": {"part_ids": lambda mine, theirs: {"part_ids": [theirs["part"]]}},
     "POST /v1/batches": {
         "input_file_id": lambda mine, theirs: {
@@ -136,6 +146,8 @@ NO_REFERENCES = {
     # A permission is given to another project, which the model's owner names.
     "POST /v1/fine_tuning/checkpoints/{model}/permissions": {"project_ids"},
     "GET /v1/fine_tuning/checkpoints/{model}/permissions": {"project_id"},
+    # Of an item that a client sends back; and nothing is kept that it could name: anything here is refused.
+    "POST /v1/responses": {"id", "previous_response_id"},
     # How many, not which.
     "POST /v1/organization/projects/{project_id}/quotas": {"queued_jobs", "running_jobs"},
 }

@@ -176,7 +176,7 @@ def no_comparison(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("break_", "attempts", "code", "words", "options"),
     [
-        (no_base_model, 1, "engine_error", "No such file or directory", {}),
+        (no_base_model, 1, "engine_error", "empty has no tokenizer.json", {}),
         (no_process, ATTEMPTS, "worker_lost", "exit status 1", {"objective": "dedicated"}),
         (no_comparison, ATTEMPTS, "internal_error", "ZeroDivisionError: division by zero", {"evaluate": False}),
     ],

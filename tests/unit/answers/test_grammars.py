@@ -67,7 +67,7 @@ def test_a_wrong_expression_is_refused(regex: Any):
 def test_an_expression_alone_needs_no_demonstrations(manyicl: dict[str, Any] | None, hosted: bool):
     model = ServedModel(known_base_models()[0], None, None, None, trained_tokens=0)
     asked = None if manyicl is None else ManyiclChat.model_validate(manyicl)
-    assert Target("project", model, asked, None).hosted == hosted
+    assert Target("project", model, asked, None, tasks={}).hosted == hosted
 
 
 @pytest.mark.parametrize(
