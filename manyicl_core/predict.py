@@ -28,10 +28,12 @@ PIECE = 512  # prompt tokens in one pass: a pass keeps a score of every word of 
 class Encoder:
     """Token ids of prompts and answers, each part of which is encoded by itself, so that no token spans two."""
 
-    def __init__(self, tokenizer: Tokenizer, template: dict[str, str]) -> None:
+    def __init__(self, tokenizer: Tokenizer, template: dict[str, Any]) -> None:
         tokenizer.encode_special_tokens = True  # what looks like one in a text is text
         self._tokenizer = tokenizer
         self._template = template
+        self._escapes: dict[str, str] = template["escapes"]
+        self._unescapes = {escape: text for text, escape in self._escapes.items()}
         self.start: list[int] = tokenizer.encode("", add_special_tokens=True).ids
         self.stop = self._ids(template["stop"])[-1]
 
@@ -51,14 +53,14 @@ class Encoder:
         return ids + query
 
     def answer(self, text: str) -> list[int]:
-        r"""An answer on one line, with the token that ends it; line breaks are ``\n`` and backslashes ``\\``."""
-        escaped = text.strip().replace("\\", "\\\\").replace("\n", "\\n")
+        """An answer on one line, with the token that ends it; line breaks and backslashes are escaped."""
+        escaped = _replaced(text.strip(), self._escapes)
         return [*self._ids(self._template["answer"].format(output=escaped)), self.stop]
 
     def text(self, ids: list[int]) -> str:
         """What the ids of an answer say."""
         line = self._tokenizer.decode(ids).split("\n")[0].strip()
-        return re.sub(r"\\([n\\])", lambda match: "\n" if match[1] == "n" else "\\", line)
+        return _replaced(line, self._unescapes)
 
     def _demonstration(self, demonstration: dict[str, Any]) -> list[int]:
         """One example with the exchanges before it, if it ends a conversation."""
@@ -72,6 +74,11 @@ class Encoder:
 
     def _ids(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _replaced(text: str, table: dict[str, str]) -> str:
+    """The text with every key of the table, the first that fits at a place, replaced by its value."""
+    return re.sub("|".join(map(re.escape, table)), lambda match: table[match[0]], text)
 
 
 @torch.inference_mode()

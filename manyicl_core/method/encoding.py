@@ -32,7 +32,7 @@ def template_hash() -> str:
 
 # Every kind of line break has an escape of its own; CRLF is one, as a model knows it best. A letter alone stands for
 # the line feed only: what a base model writes unescaped, as \frac or \rho, is seldom one of these.
-_ESCAPES = {
+ESCAPES = {
     "\\": r"\\",
     "\r\n": r"\r\n",
     "\n": r"\n",
@@ -43,8 +43,8 @@ _ESCAPES = {
     "\u2028": r"\u2028",
     "\u2029": r"\u2029",
 }
-_UNESCAPES = {escape: text for text, escape in _ESCAPES.items()}
-_TO_ESCAPE = re.compile("|".join(map(re.escape, _ESCAPES)))
+_UNESCAPES = {escape: text for text, escape in ESCAPES.items()}
+_TO_ESCAPE = re.compile("|".join(map(re.escape, ESCAPES)))
 _TO_UNESCAPE = re.compile("|".join(map(re.escape, _UNESCAPES)))
 _STARTED = {escape[:length] for escape in _UNESCAPES for length in range(1, len(escape))}
 _LONGEST_STARTED = max(map(len, _STARTED))
@@ -55,7 +55,7 @@ ESCAPE_TAILS = frozenset("".join(escape[1:] for escape in _UNESCAPES))
 
 def escape_answer(text: str) -> str:
     r"""An answer on one line: line breaks of every kind and backslashes are escaped; a line break ends an answer."""
-    return _TO_ESCAPE.sub(lambda match: _ESCAPES[match[0]], text)
+    return _TO_ESCAPE.sub(lambda match: ESCAPES[match[0]], text)
 
 
 def unescape_answer(text: str) -> str:

@@ -9,6 +9,7 @@ from manyicl_core.contract.weights import CONTRACT_FILE
 from manyicl_core.method.encoding import (
     ANSWER_TEMPLATE,
     ENCODER_VERSION,
+    ESCAPES,
     INSTRUCTION_TEMPLATE,
     PROMPT_TEMPLATE,
     SEPARATOR,
@@ -30,6 +31,7 @@ TEMPLATE = {
     "answer": ANSWER_TEMPLATE,
     "stop": STOP,
     "separator": SEPARATOR,
+    "escapes": ESCAPES,
 }
 _MOST_CHARACTERS = 4000  # of an example
 
