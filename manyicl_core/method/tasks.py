@@ -47,35 +47,37 @@ def distinct_labels(labels: list[str]) -> list[str]:
     """The labels as they are: an answer is told as its label is listed, code point by code point.
 
     Raises:
-        ValueError: one is empty, has white space around it, which an answer never has, or is canonically equal to
-            another.
+        ValueError: one is empty, has white space around it, which an answer never has, or is listed twice. Two forms
+            of one text are two labels: whoever lists both tells them apart.
     """
-    found: dict[str, str] = {}
+    found: set[str] = set()
     for label in labels:
         if not label.strip():
             raise ValueError("a label is empty; give every label some text")
         if label != label.strip():
             raise ValueError(f"the label {visible(label)} has white space before or behind its text; remove it")
-        if (other := found.get(canonical(label))) == label:
+        if label in found:
             raise ValueError(f"a label occurs twice, {visible(label)}; list each label once")
-        if other is not None:
-            raise ValueError(
-                f"the labels {visible(other)} and {visible(label)} are one text in two forms of Unicode; keep one"
-            )
-        found[canonical(label)] = label
+        found.add(label)
     return labels
 
 
 class ListedLabels:
-    """A closed set of answers in which outputs are looked up: white space around them and their form do not matter."""
+    """A closed set of answers in which outputs are looked up: white space around them and their form do not matter.
+
+    Where two labels are canonically equal, each is found in its own form, and the first of them in any other.
+    """
 
     def __init__(self, labels: Iterable[str]) -> None:
-        self._labels = {canonical(label): label for label in labels}
-        self._folded = {folded(label): label for label in self._labels.values()}
+        self._listed = list(dict.fromkeys(labels))
+        # Later ones win, so the first of the list comes last; the labels themselves before their other forms.
+        self._labels = {canonical(label): label for label in reversed(self._listed)}
+        self._labels |= {label: label for label in self._listed}
+        self._folded = {folded(label): label for label in reversed(self._listed)}
 
     def find(self, output: str) -> str | None:
         """The label as it is listed, or None."""
-        return self._labels.get(canonical(output.strip()))
+        return self._labels.get(output.strip()) or self._labels.get(canonical(output.strip()))
 
     def read(self, written: str) -> str:
         """The label that a model has written, as it is listed: many tokenizers compose characters, or fold them.
@@ -87,7 +89,7 @@ class ListedLabels:
 
     def told(self) -> str:
         """The first of them, for a message."""
-        return ", ".join(visible(label) for label in list(self._labels.values())[:20])
+        return ", ".join(visible(label) for label in self._listed[:20])
 
 
 class TaskDefinition(RequestBody):
