@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+SECRETS = ("POSTGRES_PASSWORD", "VALKEY_PASSWORD", "S3_SECRET_KEY", "MANYICL_SECRET_KEY")
 PAGE = ROOT / "docs" / "operations.md"
 
 # What the machine that runs this may need: where torch comes from, a model's files, which build Compose uses.
@@ -36,7 +37,6 @@ class Deployment:
     Attributes:
         folder: where its ``.env`` and backups are.
         environment: what every command gets.
-        secrets: the values that nobody may see.
     """
 
     project: str
@@ -46,6 +46,7 @@ class Deployment:
 
     def __post_init__(self) -> None:
         self.settings = {"MANYICL_PORT": str(self.port), "MANYICL_IMAGE": "manyicl-test"}
+        self.settings |= {name: secrets.token_hex(12) for name in SECRETS}
         self.settings |= {name: os.environ[name] for name in _FROM_OUTSIDE if name in os.environ}
         self.write_settings()
         self.environment = {
@@ -60,12 +61,8 @@ class Deployment:
             self.environment.pop(name, None)
 
     def write_settings(self, **changes: str) -> None:
-        """Write ``.env`` with ``changes``; secrets stay as they were first made."""
-        path = self.folder / ".env"
-        if path.exists():
-            kept = dict(line.split("=", 1) for line in path.read_text(encoding="utf-8").splitlines())
-            self.settings = kept | self.settings
-        path.write_text(filled_example(self.settings | changes), encoding="utf-8")
+        """Write ``.env`` with ``changes`` to what it was first."""
+        (self.folder / ".env").write_text(filled_example(self.settings | changes), encoding="utf-8")
 
     def compose(self, *arguments: str, check: bool = True, timeout: float = 1800) -> subprocess.CompletedProcess[str]:
         """Run ``docker compose`` and return what it said."""

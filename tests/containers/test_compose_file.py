@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from manyicl_core.settings import Settings
-from tests.containers.compose import ROOT, filled_example
+from tests.containers.compose import ROOT, SECRETS, filled_example
 
 OURS = ("migrate", "models", "api", "engine", "hosting", "worker")
-SECRETS = ("POSTGRES_PASSWORD", "VALKEY_PASSWORD", "S3_SECRET_KEY", "MANYICL_SECRET_KEY")
 # Ports and folders inside the containers, and what is a secret, are the compose file's own.
 DECIDED = {"database_url", "broker_url", "secret_key", "model_cache", "work_folder", "prefix_folder"}
 DECIDED |= {"host", "port", "engine_port", "model_folder"}
