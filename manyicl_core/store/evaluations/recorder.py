@@ -6,24 +6,26 @@ The claim is the evaluation's own, or that of the job whose evaluation it is.
 import json
 import tempfile
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from manyicl_core.contract.progress import CurveResult, EvaluationResult, PlainTextResult
 from manyicl_core.method.shot_warnings import shots_warnings
 from manyicl_core.objects import ArtifactStore
-from manyicl_core.store.evaluations.plan import evaluated_weights, repetitions
+from manyicl_core.store.evaluations.plan import evaluated_weights, planned_points, repetitions
 from manyicl_core.store.evaluations.predictions import prediction_lines
+from manyicl_core.store.evaluations.remaining import evaluation_seconds
 from manyicl_core.store.evaluations.reports import read_report
 from manyicl_core.store.evaluations.schemas import ComparisonObject, MeanObject, RecommendationObject
 from manyicl_core.store.events import add_evaluation_event, add_event
 from manyicl_core.store.files.service import create_result_file
 from manyicl_core.store.job_states import CANCELLED, FAILED, FINAL, SUCCEEDED
 from manyicl_core.store.leases import Claim, finish, hold
-from manyicl_core.store.tables import Evaluation, EvaluationCurve, Leased, PlainText
+from manyicl_core.store.tables import Evaluation, EvaluationCurve, Job, Leased, PlainText
 from manyicl_core.store.tables import EvaluationResult as ResultRow
 from manyicl_core.store.tables.events import Level
 
@@ -44,6 +46,7 @@ def record_result(
     if session.execute(row.on_conflict_do_nothing().returning(ResultRow.k)).scalar() is None:
         return
     _forget_losses(session, claim)
+    _expect_end(session, evaluation)
     evidence = message.evidence
     text = (
         f"Evaluated {message.task} ({message.role}) at k={message.k}: {message.metric} "
@@ -145,6 +148,20 @@ def _held(session: Session, claim: Claim[Leased], evaluation_id: str) -> Evaluat
     evaluation = session.get_one(Evaluation, evaluation_id)
     assert evaluation.job_id == row.id
     return evaluation
+
+
+def _expect_end(session: Session, evaluation: Evaluation) -> None:
+    """The job that the evaluation ends, if it ends one, is over when the rest is measured at the same pace."""
+    if evaluation.job_id is None:
+        return
+    rows = session.scalars(select(ResultRow).where(ResultRow.evaluation_id == evaluation.id)).all()
+    measured = {(row.model, row.task, row.k) for row in rows}
+    left = [p.k for p in planned_points(evaluation) if (p.model, p.task, p.k) not in measured]
+    options = evaluation.options
+    done = [(row.k, row.seconds) for row in rows]
+    seconds = evaluation_seconds(done, left, options["queries"], options["draws"])
+    job = session.get_one(Job, evaluation.job_id)
+    job.estimated_finish = session.scalar(select(func.now() + timedelta(seconds=seconds)))
 
 
 def _forget_losses(session: Session, claim: Claim[Leased]) -> None:

@@ -13,6 +13,7 @@ from manyicl_core.method.encoding import ENCODER_VERSION, template_hash
 from manyicl_core.method.tasks import Task
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.evaluations.recorder import cancel_with_job
+from manyicl_core.store.evaluations.remaining import LATELY, training_seconds
 from manyicl_core.store.events import add_event
 from manyicl_core.store.job_states import CANCELLED, FAILED, SUCCEEDED
 from manyicl_core.store.jobs.checkpoints import final_checkpoint
@@ -72,7 +73,8 @@ def record_step(session: Session, claim: Claim[Job], part: Part, message: StepMe
     steps = job.plan["steps"]
     # Parts that have not started are taken to be as long as those that have.
     left = steps * part.count / (part.number + 1) - step
-    job.estimated_finish = session.scalar(select(func.now() + timedelta(seconds=left * message.seconds)))
+    seconds = training_seconds(left, _lately(session, job.id))
+    job.estimated_finish = session.scalar(select(func.now() + timedelta(seconds=seconds)))
     where = "" if part.task is None else f" (task {part.task!r})"
     valid = "" if message.valid_loss is None else f"validation loss={message.valid_loss:.3f}, "
     add_event(
@@ -84,6 +86,12 @@ def record_step(session: Session, claim: Claim[Job], part: Part, message: StepMe
         "metrics",
         values,
     )
+
+
+def _lately(session: Session, job_id: str) -> list[float]:
+    """The seconds of the last steps."""
+    query = select(JobMetrics.values["seconds"].as_float()).where(JobMetrics.job_id == job_id)
+    return list(session.scalars(query.order_by(JobMetrics.step.desc()).limit(LATELY)))
 
 
 def _metrics(message: StepMetrics) -> dict[str, Any]:
