@@ -14,7 +14,7 @@ from manyicl_core.objects import ArtifactStore, put_weights, weights_hash, weigh
 from manyicl_core.store.evaluations.recorder import record_failure_in_job
 from manyicl_core.store.job_states import FINAL
 from manyicl_core.store.jobs import checkpoints, recorder
-from manyicl_core.store.jobs.evaluation import find_evaluation, start_evaluation
+from manyicl_core.store.jobs.evaluation import examples_to_evaluate, find_evaluation, start_evaluation
 from manyicl_core.store.jobs.parts import Part, parts_of
 from manyicl_core.store.jobs.specs import train_spec
 from manyicl_core.store.leases import Claim, LeaseLost
@@ -48,6 +48,7 @@ class JobRun:
         self._tasks = load_dataset(work.store, work.row.dataset)
         self._model_folder = model_folder(work.row.base_model)
         self._parts = parts_of(work.row, self._tasks)
+        self._examples = examples_to_evaluate(work.row, self._tasks, self._parts)
 
     def run(self) -> None:
         """Train what no earlier attempt has, evaluate what is not evaluated yet, and record the success.
@@ -90,7 +91,7 @@ class JobRun:
             case Started():
                 write(lambda session: recorder.record_started(session, self._claim, part, message))
             case StepMetrics():
-                write(lambda session: recorder.record_step(session, self._claim, part, message))
+                write(lambda session: recorder.record_step(session, self._claim, part, message, self._examples))
             case CheckpointSaved():
                 self._keep_checkpoint(part, message)
             case Trained():

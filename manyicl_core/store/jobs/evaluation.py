@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 from manyicl_core.ids import new_id
 from manyicl_core.method.tasks import Task
 from manyicl_core.store.evaluations.plan import EvaluatedWeights
+from manyicl_core.store.evaluations.remaining import evaluated_examples
 from manyicl_core.store.evaluations.service import stored_options
 from manyicl_core.store.events import add_evaluation_event
 from manyicl_core.store.job_states import RUNNING
@@ -46,6 +47,14 @@ def start_evaluation(session: Session, claim: Claim[Job], tasks: list[Task], par
     session.flush()
     add_evaluation_event(session, evaluation.id, "info", f"Created evaluation {evaluation.id} of job {job.id}")
     return evaluation
+
+
+def examples_to_evaluate(job: Job, tasks: list[Task], parts: list[Part]) -> int:
+    """How many examples the evaluation of the job will let through its models: the base model and each part's."""
+    options = ManyiclOptions.model_validate(job.options).evaluation
+    measured = [task.definition.name for task in tasks if task.queries]
+    answered = [name for name in measured if any(part.task in (None, name) for part in parts)]
+    return 2 * len(answered) * evaluated_examples(options.shots, options.queries, options.draws)
 
 
 def find_evaluation(session: Session, job_id: str) -> Evaluation | None:

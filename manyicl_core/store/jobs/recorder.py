@@ -13,7 +13,7 @@ from manyicl_core.method.encoding import ENCODER_VERSION, template_hash
 from manyicl_core.method.tasks import Task
 from manyicl_core.objects import ArtifactStore
 from manyicl_core.store.evaluations.recorder import cancel_with_job
-from manyicl_core.store.evaluations.remaining import LATELY, training_seconds
+from manyicl_core.store.evaluations.remaining import LATELY, expected_evaluation_seconds, training_seconds
 from manyicl_core.store.events import add_event
 from manyicl_core.store.job_states import CANCELLED, FAILED, SUCCEEDED
 from manyicl_core.store.jobs.checkpoints import final_checkpoint
@@ -53,8 +53,13 @@ def record_started(session: Session, claim: Claim[Job], part: Part, message: Sta
     )
 
 
-def record_step(session: Session, claim: Claim[Job], part: Part, message: StepMetrics) -> None:
-    """One step's metrics; a step that a resumed run repeats is already known and stays."""
+def record_step(
+    session: Session, claim: Claim[Job], part: Part, message: StepMetrics, evaluated_examples: int = 0
+) -> None:
+    """One step's metrics; a step that a resumed run repeats is already known and stays.
+
+    ``evaluated_examples`` are what the job's evaluation lets through its models when all parts are trained.
+    """
     job = hold(session, claim)
     assert job.plan is not None
     step = first_step(job, part) + message.step
@@ -73,7 +78,9 @@ def record_step(session: Session, claim: Claim[Job], part: Part, message: StepMe
     steps = job.plan["steps"]
     # Parts that have not started are taken to be as long as those that have.
     left = steps * part.count / (part.number + 1) - step
-    seconds = training_seconds(left, _lately(session, job.id))
+    lately = _lately(session, job.id)
+    seconds = training_seconds(left, lately)
+    seconds += expected_evaluation_seconds(evaluated_examples, lately, message.answers)
     job.estimated_finish = session.scalar(select(func.now() + timedelta(seconds=seconds)))
     where = "" if part.task is None else f" (task {part.task!r})"
     valid = "" if message.valid_loss is None else f"validation loss={message.valid_loss:.3f}, "

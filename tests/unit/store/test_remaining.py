@@ -4,7 +4,13 @@ import itertools
 
 import pytest
 
-from manyicl_core.store.evaluations.remaining import LATELY, evaluation_seconds, training_seconds
+from manyicl_core.store.evaluations.remaining import (
+    LATELY,
+    evaluated_examples,
+    evaluation_seconds,
+    expected_evaluation_seconds,
+    training_seconds,
+)
 
 STEPS = [2.1, 1.9, 2.0, 2.2, 1.8, 2.0, 9.5, 2.1, 1.9, 2.0, 2.0, 2.1, 1.9, 2.2, 2.0, 2.0, 2.0, 1.9, 2.1, 2.0] * 2
 
@@ -28,3 +34,11 @@ def test_results_with_more_demonstrations_take_longer() -> None:
     assert evaluation_seconds(done, [], 10, 1) == 0
     assert evaluation_seconds(done, [0], 10, 1) == pytest.approx(41 * 20 / 44)
     assert evaluation_seconds(done, [16], 10, 2) > evaluation_seconds(done, [16], 10, 1)
+
+
+def test_the_evaluation_is_expected_by_what_goes_through_its_models() -> None:
+    few = evaluated_examples([0, 4], 10, 1)
+    assert few < evaluated_examples([0, 4, 16], 10, 1) < evaluated_examples([0, 4, 16], 10, 2)
+    assert expected_evaluation_seconds(0, STEPS, 20) == 0
+    # As many as three steps train take as long as one of them: there is no backward pass.
+    assert expected_evaluation_seconds(60, STEPS, 20) == pytest.approx(2.0)
