@@ -45,6 +45,7 @@ def chat_answer(call: EngineCall, body: CreateChatCompletion, answer: dict[str, 
         "model": body.model,
         "choices": choices,
         "usage": answer["usage"],
+        "system_fingerprint": answer.get("system_fingerprint"),
         "manyicl": manyicl,
     }
 

@@ -101,7 +101,8 @@ def chat_call(project_id: str, artifacts: ArtifactStore, body: CreateChatComplet
         )
     if body.manyicl is not None and body.manyicl.label_probabilities:
         _check_label_probabilities(body, prompt)
-        return EngineCall(LABEL_SCORES, label_scores_body(target, [prompt], priority), prompt)
+        scores = label_scores_body(target, [prompt], priority)
+        return EngineCall(LABEL_SCORES, scores if body.seed is None else scores | {"seed": body.seed}, prompt)
     return _query_call(target, prompt, body, priority)
 
 

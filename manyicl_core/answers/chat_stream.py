@@ -45,15 +45,16 @@ async def _written_answer(
     manyicl = call.told()
     async with aclosing(engine.stream(call.path, call.body)) as parts:
         async for part in parts:
+            fingerprint = {"system_fingerprint": part.get("system_fingerprint")}
             if not part["choices"]:  # the others say how much it is so far
                 usage = part["usage"]
-                yield {"choices": [], "usage": usage, "manyicl": call.told(usage)}
+                yield {"choices": [], "usage": usage, **fingerprint, "manyicl": call.told(usage)}
             for choice in part["choices"]:
                 index, finish = choice["index"], choice.get("finish_reason")
                 if index in texts and texts[index].stopped:
                     continue  # it is over, whatever the engine writes
                 if index not in texts:
-                    yield _chunk(manyicl, index, {"role": "assistant", "content": ""})
+                    yield _chunk(manyicl, index, {"role": "assistant", "content": ""}) | fingerprint
                 piece = texts[index].push(choice["text"])
                 if finish is not None:
                     piece += texts[index].flush()
@@ -61,9 +62,9 @@ async def _written_answer(
                     finish = "stop"
                 logprobs = chat_logprobs(choice.get("logprobs"), body.top_logprobs or 0)
                 if piece or logprobs:
-                    yield _chunk(manyicl, index, {"content": piece}, logprobs=logprobs)
+                    yield _chunk(manyicl, index, {"content": piece}, logprobs=logprobs) | fingerprint
                 if finish is not None:
-                    yield _chunk(manyicl, index, {}, finish)
+                    yield _chunk(manyicl, index, {}, finish) | fingerprint
 
 
 async def _drawn_answer(
@@ -71,12 +72,12 @@ async def _drawn_answer(
 ) -> AsyncGenerator[dict[str, Any], None]:
     """A label of which all is known at once."""
     answer = await answer_chat(engine, call, body)
-    manyicl = answer["manyicl"]
+    manyicl, fingerprint = answer["manyicl"], {"system_fingerprint": answer["system_fingerprint"]}
     for choice in answer["choices"]:
-        yield _chunk(manyicl, choice["index"], {"role": "assistant", "content": ""})
-        yield _chunk(manyicl, choice["index"], {"content": choice["message"]["content"]})
-        yield _chunk(manyicl, choice["index"], {}, choice["finish_reason"])
-    yield {"choices": [], "usage": answer["usage"], "manyicl": manyicl}
+        yield _chunk(manyicl, choice["index"], {"role": "assistant", "content": ""}) | fingerprint
+        yield _chunk(manyicl, choice["index"], {"content": choice["message"]["content"]}) | fingerprint
+        yield _chunk(manyicl, choice["index"], {}, choice["finish_reason"]) | fingerprint
+    yield {"choices": [], "usage": answer["usage"], **fingerprint, "manyicl": manyicl}
 
 
 def _chunk(

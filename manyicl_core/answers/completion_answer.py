@@ -32,6 +32,7 @@ async def answer_completion(engine: CompletionEngine, call: CompletionCall, body
         "model": body.model,
         "choices": choices,
         "usage": answer["usage"],
+        "system_fingerprint": answer.get("system_fingerprint"),
         "manyicl": manyicl,
     }
 
@@ -54,6 +55,7 @@ async def stream_completion(
     with naming_the_field(call.body):
         async with aclosing(engine.stream(_PATH, call.body)) as parts:
             async for part in parts:
+                fingerprint = {"system_fingerprint": part.get("system_fingerprint")}
                 for choice in part["choices"]:
                     index, finish = choice["index"], choice.get("finish_reason")
                     if texts[index].stopped:
@@ -64,10 +66,11 @@ async def stream_completion(
                     if texts[index].stopped:
                         finish = "stop"
                     shown = _choice(index, text, finish, logprobs[index].of(choice.get("logprobs")))
-                    yield {**head, "choices": [shown], "usage": None, "manyicl": manyicl}
+                    yield {**head, **fingerprint, "choices": [shown], "usage": None, "manyicl": manyicl}
                 # Chunks with choices say how much it is so far.
                 if not part["choices"] and body.usage_asked:
-                    yield {**head, "choices": [], "usage": part["usage"], "manyicl": call.told(part["usage"])}
+                    whole = call.told(part["usage"])
+                    yield {**head, **fingerprint, "choices": [], "usage": part["usage"], "manyicl": whole}
 
 
 async def _told_at_once(

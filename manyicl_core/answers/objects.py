@@ -95,6 +95,7 @@ class ChatCompletion(TypedDict):
     model: str
     choices: list[ChatChoice]
     usage: Usage
+    system_fingerprint: str | None
     manyicl: Told | PlainTold | None
 
 
@@ -125,6 +126,7 @@ class TextCompletion(TypedDict):
     model: str
     choices: list[TextChoice]
     usage: Usage
+    system_fingerprint: str | None
     manyicl: Told | PlainTold | None
 
 

@@ -13,6 +13,7 @@ with importing_torch():
     from manyicl_core.base_models.load import compute_device, compute_dtype, load_base_model
     from manyicl_core.inference.adapters import Adapters
     from manyicl_core.inference.engine import Engine
+    from manyicl_core.inference.fingerprint import fingerprint
     from manyicl_core.inference.language_model import LanguageModel
     from manyicl_core.inference.prefix_files import PrefixFiles, base_name
     from manyicl_core.inference.prefix_store import PrefixStore
@@ -47,7 +48,8 @@ def main() -> None:
         adapters = Adapters(model, store, Path(scratch), settings.max_adapters)
         prefixes = PrefixStore(settings.prefix_cache_bytes, files, settings.prefix_eight_bits)
         engine = Engine(model, vocabulary, adapters, prefixes, settings.engine_rows)
-        app = create_app(engine, vocabulary, entry.id, settings.engine_queue, settings.threads)
+        told = fingerprint(folder, model, settings)
+        app = create_app(engine, vocabulary, entry.id, settings.engine_queue, settings.threads, told)
         uvicorn.run(
             app,
             host=settings.host,

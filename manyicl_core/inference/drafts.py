@@ -64,7 +64,12 @@ def least_likely_worth(rows: int, device: str) -> float:
 
     Read for nothing it costs one token's work; if right, it saves its row a token and its share of a pass.
     """
-    return rows / (rows + _WORTH[device])
+    return rows / (rows + pass_worth(device))
+
+
+def pass_worth(device: str) -> int:
+    """How many tokens more a pass could read for what it costs to have one at all."""
+    return _WORTH[device]
 
 
 def _ends_of_matches(tokens: NDArray[np.int32]) -> NDArray[np.intp]:

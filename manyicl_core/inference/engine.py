@@ -4,7 +4,7 @@ Requests over different contexts, adapters and the base model share passes; they
 between any two. A prefix is compiled in chunks between the others' steps.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import partial
 
@@ -14,6 +14,7 @@ import torch
 from manyicl_core.inference.adapters import Adapters
 from manyicl_core.inference.answer import Answer
 from manyicl_core.inference.decoding import Decoder, Row
+from manyicl_core.inference.drafts import pass_worth
 from manyicl_core.inference.fair_queue import FairQueue, Start
 from manyicl_core.inference.guides import guide_of
 from manyicl_core.inference.language_model import LanguageModel
@@ -69,6 +70,8 @@ class Engine:
         self._makings = Makings(prefixes, self._charge)
         self._scorings = Scorings(self._waiting, self._charge)
         self._decoders: dict[LanguageModel, Decoder] = {}
+        # Rows that share no passes with others, each with a decoder of its own; whose turn is next comes first.
+        self._alone: OrderedDict[Row, Decoder] = OrderedDict()
         self._rows: dict[Row, tuple[Ticket, int]] = {}
         # Answers of requests that have begun, for which no row is free yet.
         self._unwritten: deque[tuple[Ticket, int]] = deque()
@@ -114,9 +117,10 @@ class Engine:
         if self._scorings:
             self._guarded(self._score, self._scorings.next)
         self._fill_rows()
-        for model in [model for model, decoder in self._decoders.items() if decoder.rows]:
-            tickets = [self._rows[row][0] for row in self._decoders[model].rows]
-            self._guarded(partial(self._decode, model), tickets)
+        for decoder in [decoder for decoder in self._decoders.values() if decoder.rows]:
+            self._guarded(partial(self._decode, decoder), [self._rows[row][0] for row in decoder.rows])
+        if self._alone:
+            self._decode_one_alone()
         told, self._told = self._told, []
         return worked, told
 
@@ -230,11 +234,16 @@ class Engine:
     def _begin_answer(self, ticket: Ticket, number: int) -> None:
         request, model = ticket.request, ticket.model
         assert isinstance(request, Generation) and model is not None
-        if model.language_model not in self._decoders:
-            self._decoders[model.language_model] = Decoder(model.language_model)
         answer = Answer(request.sampling, request.max_tokens, request.stop_tokens, guide_of(request), number)
         row = Row(model.adapter, ticket.prefix, ticket.query, answer)
-        self._decoders[model.language_model].join(row)
+        if ticket.is_alone:
+            decoder = Decoder(model.language_model)
+            decoder.join(row)
+            self._alone[row] = decoder
+        else:
+            if model.language_model not in self._decoders:
+                self._decoders[model.language_model] = Decoder(model.language_model)
+            self._decoders[model.language_model].join(row)
         self._rows[row] = ticket, number
         self._unwritten.remove((ticket, number))  # last: without memory all of this is done again
 
@@ -245,7 +254,7 @@ class Engine:
     # Working
 
     def _compile(self) -> None:
-        finished = self._makings.advance(hurry=bool(self._rows))
+        finished = self._makings.advance()
         if finished is None:
             return
         ticket, prefix, logprobs = finished
@@ -264,8 +273,17 @@ class Engine:
             self._told.append((ticket, LabelScores(tuple(scores), ticket.cached)))
             self._let_go(ticket)
 
-    def _decode(self, model: LanguageModel) -> None:
-        decoder = self._decoders[model]
+    def _decode_one_alone(self) -> None:
+        """One pass for one of the rows that share none, in turns: the others wait for no more than that."""
+        row, decoder = next(iter(self._alone.items()))
+        self._alone.move_to_end(row)
+        ticket, _ = self._rows[row]
+        # The pass is all its own.
+        assert ticket.model is not None
+        self._waiting.charge(ticket.request.tenant, pass_worth(ticket.model.language_model.device.type))
+        self._guarded(partial(self._decode, decoder), [ticket])
+
+    def _decode(self, decoder: Decoder) -> None:
         ROWS.observe(len(decoder.rows))
         read = {row: len(row.pending) for row in decoder.rows}
         for row, new in decoder.step():
@@ -283,6 +301,7 @@ class Engine:
             if row.answer.finish is not None or ticket.texts[number].stopped:
                 if row.answer.finish is None:
                     decoder.leave(row)
+                self._alone.pop(row, None)
                 del self._rows[row]
                 ticket.unfinished -= 1
                 if not ticket.unfinished:
@@ -330,8 +349,9 @@ class Engine:
         self._unwritten = deque(waits for waits in self._unwritten if waits[0] is not ticket)
         for row in [row for row, (owner, _) in self._rows.items() if owner is ticket]:
             assert ticket.model is not None
+            decoder = self._alone.pop(row, None) or self._decoders[ticket.model.language_model]
             if row.answer.finish is None:
-                self._decoders[ticket.model.language_model].leave(row)
+                decoder.leave(row)
             del self._rows[row]
         self._let_go(ticket)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from manyicl_core.inference.answer import TokenLogprob
-from manyicl_core.inference.compilation import CHUNK, Compilation
+from manyicl_core.inference.compilation import Compilation
 from manyicl_core.inference.decoding import LONGEST_ROW
 from manyicl_core.inference.prefix import Prefix, PrefixKey
 from manyicl_core.inference.prefix_store import PrefixStore
@@ -15,8 +15,12 @@ from manyicl_core.inference.tickets import Ticket
 
 _MOST = 2
 """At once: a tenant's many new contexts do not go before another's one."""
-_SHORT_CHUNK = 128
-"""Tokens that are compiled at a time while answers wait for their next token."""
+_CHUNK = {"cpu": 128, "cuda": 512}
+"""Tokens that are compiled at a time. Answers wait meanwhile, and on a CPU more at once are no faster.
+
+Always the same places, whatever else there is to do: another cut would round other numbers, and a
+prefix, with all that is written behind it, would depend on who else was there (docs/decisions/0022).
+"""
 
 
 @dataclass(slots=True, eq=False)
@@ -94,6 +98,7 @@ class Makings:
             )
         # Found before room is made: it may have to leave, but not before it is copied.
         start = self._prefixes.longest_start(key)
+        start = start.start(len(start.tokens) - len(start.tokens) % _chunk(ticket))
         if not self._prefixes.set_aside(size):
             return False
         ticket.cached = len(start.tokens)
@@ -133,8 +138,8 @@ class Makings:
         """Whose turn it is."""
         return self._makings[0].ticket
 
-    def advance(self, hurry: bool) -> tuple[Ticket, Prefix, list[TokenLogprob]] | None:
-        """Run a chunk of the first one, a short one in a ``hurry``; then the next one's turn comes.
+    def advance(self) -> tuple[Ticket, Prefix, list[TokenLogprob]] | None:
+        """Run a chunk of the first one; then the next one's turn comes.
 
         Returns:
             if it is done: whose it was, the prefix, which the ticket now holds if it is kept, and
@@ -142,7 +147,7 @@ class Makings:
         """
         making = self._makings[0]
         if making.compilation.left:  # else this is its second try to be kept
-            self._run_chunk(making, _SHORT_CHUNK if hurry else CHUNK)
+            self._run_chunk(making, _chunk(making.ticket))
         self._makings.rotate(-1)
         if making.compilation.left:
             return None
@@ -179,3 +184,8 @@ class Makings:
         except BaseException:
             making.compilation.done = done  # without memory the chunk runs again
             raise
+
+
+def _chunk(ticket: Ticket) -> int:
+    assert ticket.model is not None
+    return _CHUNK[ticket.model.language_model.device.type]

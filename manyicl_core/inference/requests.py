@@ -60,9 +60,14 @@ class Generation(Query):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelScoring(Query):
-    """Tell the log-probability of each label (token ids, stop token included) as the whole answer."""
+    """Tell the log-probability of each label (token ids, stop token included) as the whole answer.
+
+    Attributes:
+        alone: whether no other request shares its passes, so that its scores are the same bits every time.
+    """
 
     labels: tuple[tuple[int, ...], ...]
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

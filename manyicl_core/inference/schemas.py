@@ -76,11 +76,12 @@ class CompletionRequest(Placed):
 
 
 class LabelScoresRequest(Placed):
-    """Prompts, and labels as token ids, each with its stop token."""
+    """Prompts, and labels as token ids, each with its stop token; with a ``seed`` the scores are always the same."""
 
     prompts: Annotated[list[Tokens], Field(min_length=1, max_length=2048)]
     prefix_tokens: int = Field(default=0, ge=0)
     labels: Annotated[list[Tokens], Field(min_length=1, max_length=1000)]
+    seed: int | None = None
 
 
 class ForgetRequest(BaseModel):

@@ -84,7 +84,7 @@ class Scorings:
         return done
 
     def _next_batch(self) -> tuple[list[Ticket], Scoring]:
-        """Some over the same language model, labels bounded; in the queue's order."""
+        """Some over the same language model, labels bounded, or one that is to be alone; in the queue's order."""
         tickets = sorted(self._tickets, key=lambda one: self._waiting.order(one.request.tenant, one.request.priority))
         assert tickets[0].model is not None
         model = tickets[0].model.language_model
@@ -94,7 +94,8 @@ class Scorings:
         for ticket in tickets:
             assert ticket.model is not None and isinstance(ticket.request, LabelScoring)
             labels += len(ticket.request.labels)
-            if ticket.model.language_model is model and (not batch or labels <= _MOST_LABELS):
+            shares = ticket.model.language_model is model and not (ticket.is_alone or tickets[0].is_alone)
+            if not batch or (shares and labels <= _MOST_LABELS):
                 batch.append(ticket)
                 queries.append(LabelQuery(ticket.model.adapter, ticket.prefix, ticket.query, ticket.request.labels))
         return batch, Scoring(model, queries)

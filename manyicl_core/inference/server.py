@@ -62,11 +62,16 @@ class BadRequest(Refusal):
 
 
 def create_app(
-    engine: Engine, vocabulary: Vocabulary, base_model: str, max_waiting: int = 128, threads: int | None = None
+    engine: Engine,
+    vocabulary: Vocabulary,
+    base_model: str,
+    max_waiting: int = 128,
+    threads: int | None = None,
+    fingerprint: str | None = None,
 ) -> FastAPI:
-    """The HTTP application around one engine, which computes with ``threads``."""
+    """The HTTP application around one engine, which computes with ``threads``; answers tell its ``fingerprint``."""
     thread = EngineThread(engine, max_waiting, threads)
-    service = Service(engine, thread, vocabulary, base_model)
+    service = Service(engine, thread, vocabulary, base_model, fingerprint)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -112,11 +117,14 @@ def create_app(
 class Service:
     """From bodies to the engine's requests, and back."""
 
-    def __init__(self, engine: Engine, thread: EngineThread, vocabulary: Vocabulary, base_model: str) -> None:
+    def __init__(
+        self, engine: Engine, thread: EngineThread, vocabulary: Vocabulary, base_model: str, fingerprint: str | None
+    ) -> None:
         self._engine = engine
         self._thread = thread
         self._vocabulary = vocabulary
         self._base_model = base_model
+        self._fingerprint = {"system_fingerprint": fingerprint}
         # A task's labels come with each of its queries.
         self._labels = lru_cache(maxsize=_LABEL_SETS)(self._label_tree)
 
@@ -150,13 +158,15 @@ class Service:
                 priority=body.priority,
                 deadline=_deadline(body),
                 labels=labels,
+                alone=body.seed is not None,
             )
             for prompt in body.prompts
         ]
         self._thread.admit(requests[0].tenant, requests[0].priority)
         results = await _all([self._scores(request) for request in requests])
         totals = usage(sum(map(len, body.prompts)), 0, sum(result.cached_tokens for result in results))
-        return JSONResponse({"scores": [list(result.scores) for result in results], "usage": totals})
+        scores = [list(result.scores) for result in results]
+        return JSONResponse({"scores": scores, "usage": totals, **self._fingerprint})
 
     async def _scores(self, request: LabelScoring) -> LabelScores:
         async with aclosing(self._thread.events(request)) as events:
@@ -240,6 +250,7 @@ class Service:
     async def _respond(self, requests: list[Generation], body: CompletionRequest) -> Response:
         """The whole answer, or a stream of its pieces."""
         head = {"id": "gen-" + secrets.token_hex(12), "created": int(time.time()), "model": body.model}
+        head |= self._fingerprint
         if body.stream and (len(requests) > 1 or requests[0].echo):
             raise BadRequest("stream: one prompt without echo at a time", "invalid_value")
         self._thread.admit(requests[0].tenant, requests[0].priority)

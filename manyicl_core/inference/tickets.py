@@ -57,6 +57,12 @@ class Ticket:
         """Whether it takes what others leave."""
         return self.request.priority > 0
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other request shares its passes: their numbers would round with it, and its own with them."""
+        request = self.request
+        return request.alone if isinstance(request, LabelScoring) else request.sampling.seed is not None
+
     def is_over(self) -> bool:
         """Whether nobody waits for the answer any more, or its deadline has passed."""
         return self.cancelled or (self.request.deadline is not None and time.monotonic() > self.request.deadline)
