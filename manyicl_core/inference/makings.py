@@ -19,7 +19,7 @@ _CHUNK = {"cpu": 128, "cuda": 512}
 """Tokens that are compiled at a time. Answers wait meanwhile, and on a CPU more at once are no faster.
 
 Always the same places, whatever else there is to do: another cut would round other numbers, and a
-prefix, with all that is written behind it, would depend on who else was there (docs/decisions/0022).
+prefix, with all that is written behind it, would depend on who else was there (docs/decisions/0024).
 """
 
 

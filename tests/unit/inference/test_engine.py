@@ -55,7 +55,10 @@ def test_a_context_is_compiled_once_for_all_its_queries(engine: Driven):
     assert engine.answer(REQUEST)[1].cached_tokens == 0
     assert engine.answer(REQUEST)[1].cached_tokens == len(CONTEXT)
     assert engine.answer(replace(REQUEST, prompt=(*CONTEXT, 20)))[1].cached_tokens == len(CONTEXT)
-    assert engine.answer(replace(REQUEST, prompt=(*CONTEXT[:-1], 20, 21)))[1].cached_tokens == len(CONTEXT) - 1
+    begins_alike = replace(REQUEST, prompt=(*LONG[:300], 20, 21), prefix_tokens=300)
+    assert engine.answer(begins_alike)[1].cached_tokens == 0
+    begins_alike = replace(begins_alike, prompt=(*LONG[:299], 20, 20, 21))
+    assert engine.answer(begins_alike)[1].cached_tokens == 256, "what is new begins where chunks begin"
     assert engine.answer(replace(REQUEST, prefix_tokens=0))[1].cached_tokens == 0
 
 
