@@ -46,9 +46,9 @@ def engine(model: LanguageModel, vocabulary: Vocabulary, tmp_path: Path) -> Driv
 
 def test_a_longer_context_extends_the_longest_shorter_one(engine: Driven, plain: PreTrainedModel):
     assert cached(engine, request(100)) == 0
-    assert cached(engine, request(600)) == 100
-    assert cached(engine, request(900)) == 600
-    assert cached(engine, request(400)) == 400, "cut from the longer one"
+    assert cached(engine, request(600)) == 0, "it goes on where chunks of 128 tokens begin"
+    assert cached(engine, request(900)) == 512
+    assert cached(engine, request(400)) == 384, "cut from the longer one"
     ticket = engine.submit(request(900, 20, 21))
     engine.finish()
     assert engine.tokens(ticket) == plain_greedy(plain, (*TOKENS, 20, 21), 3)
@@ -58,9 +58,9 @@ def test_only_the_tokens_that_are_new_are_run(engine: Driven):
     for asked, run in (
         (request(300), 300),
         (request(300, 20, 21), 0),
-        (request(900), 600),
+        (request(900), 900 - 256),
         (request(900, salt="another tenant"), 900),
-        (request(100), 0),
+        (request(200), 200 - 128),
     ):
         before = counted("compiled")
         engine.answer(asked)
@@ -71,10 +71,10 @@ def test_tenants_and_models_share_no_context(engine: Driven, make_adapter: MakeA
     adapter = engine.stored(make_adapter(1))
     places = [{}, {"salt": "a"}, {"salt": "b"}, {"adapter": adapter}, {"adapter": adapter, "salt": "a"}]
     for changes in places:
-        assert cached(engine, request(100, **changes)) == 0
+        assert cached(engine, request(200, **changes)) == 0
     for changes in places:
-        assert cached(engine, request(100, **changes)) == 100
-        assert cached(engine, request(120, **changes)) == 100
+        assert cached(engine, request(200, **changes)) == 200
+        assert cached(engine, request(220, **changes)) == 128
 
 
 def test_contexts_of_many_stay_within_the_budget_and_answers_stay_right(
@@ -247,8 +247,8 @@ def test_a_longer_context_extends_the_longest_shorter_one_on_the_disk(
     before = counted("compiled")
     ticket = engine.submit(request(600))
     engine.finish()
-    assert counted("compiled") - before == 300
-    assert engine.deltas(ticket)[0].cached_tokens == 300
+    assert counted("compiled") - before == 600 - 256
+    assert engine.deltas(ticket)[0].cached_tokens == 256
     assert engine.tokens(ticket) == plain_greedy(plain, ticket.request.prompt, 3)
     files.close()
 
@@ -263,7 +263,7 @@ def test_what_is_longer_in_memory_is_not_read_from_the_disk(
     engine.prefixes.shrink()
     engine.answer(request(200, 10, prompt=(*TOKENS[:150], *TOKENS[:51])))
     monkeypatch.setattr(files, "fetch", None)
-    assert cached(engine, request(300)) == 150
+    assert cached(engine, request(300)) == 128
     files.close()
 
 
