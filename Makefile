@@ -33,7 +33,7 @@ test-s3: setup ## run the tests with all objects on a server that speaks S3
 
 containers: setup ## try the deployment with Docker: build, use, kill, stop, back up and restore it
 	@docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1 || { echo "no Docker engine with Compose answers here; install Docker, or start it"; exit 1; }
-	@MANYICL_TEST_CONTAINERS=1 $(PY) -m pytest -x -q tests/containers
+	@MANYICL_TEST_CONTAINERS=1 MANYICL_TEST_PLANNED_STOPS=$(or $(STOPS),20) $(PY) -m pytest -x -q tests/containers
 
 check: setup ## format, lint, types, layers, dependencies, containers
 	@$(VENV)/bin/ruff format --check --quiet .
