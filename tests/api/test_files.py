@@ -31,7 +31,7 @@ LINE = b'{"task": "t", "input": "a", "output": "b"}\n'
 @pytest.mark.parametrize("packed", [False, True])
 @on_both_stores
 def test_a_file_lives_from_upload_to_deletion(client: OpenAI, packed: bool) -> None:
-    content = gzip.compress(LINE) if packed else LINE
+    content = gzip.compress(LINE, mtime=0) if packed else LINE
     created = client.files.create(file=("tasks.jsonl", content), purpose="fine-tune")
     assert created.id.startswith("file-")
     assert (created.bytes, created.filename, created.purpose) == (len(content), "tasks.jsonl", "fine-tune")
