@@ -11,6 +11,9 @@ FinishReason = Literal["stop", "length"]
 _COLDEST = 1e-5
 """Below it the most likely token is as good as certain."""
 
+_APART = 0x9E3779B97F4A7C15
+"""2^64 over the golden ratio, odd: its multiples are spread evenly (Knuth, The Art of Computer Programming 3, 6.4)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -143,8 +146,9 @@ class Answer:
             if self.sampling.seed is None:
                 self._generator.seed()
             else:
-                # The first answer of a seed is always the same, however many are asked for.
-                self._generator.manual_seed((self.sampling.seed + self.number) % 2**63)
+                # The first answer of a seed is always the same, however many are asked for; the others are far from
+                # those of seeds nearby, which many people count up.
+                self._generator.manual_seed((self.sampling.seed + self.number * _APART) % 2**63)
         return self._generator
 
 

@@ -143,3 +143,5 @@ def test_answers_of_one_seed_differ_and_the_first_is_always_the_same():
     assert len({tuple(tokens(None, 0)) for _ in range(8)}) == 8
     for seed in (-1, -(2**63), 2**64):
         assert tokens(seed, 0) == tokens(seed, 0)
+    nearby = [tuple(tokens(seed, number)) for seed in range(8) for number in range(8)]
+    assert len(set(nearby)) == len(nearby), "another seed gives no answer of this one in another place"
