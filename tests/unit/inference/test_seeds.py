@@ -9,9 +9,11 @@ import torch
 
 from manyicl_core.base_models.load import load_base_model
 from manyicl_core.inference.answer import Sampling, TokenLogprob
+from manyicl_core.inference.decoding import Decoder, Row
 from manyicl_core.inference.language_model import LanguageModel
 from manyicl_core.inference.prefix_files import PrefixFiles
 from manyicl_core.inference.requests import Generation, LabelScoring
+from manyicl_core.inference.scoring import LabelQuery, Scoring
 from manyicl_core.inference.vocabulary import Vocabulary
 from tests.unit.inference.conftest import MakeAdapter
 from tests.unit.inference.driving import Driven
@@ -34,7 +36,7 @@ LABELS = LabelScoring(
 
 @pytest.fixture(scope="module")
 def rounded(tiny_model: Path) -> LanguageModel:
-    """In numbers so coarse that another shape of a pass shows."""
+    """In bfloat16; so small a model may round alike beside others all the same, so who shares a pass is tested too."""
     return LanguageModel(load_base_model(tiny_model, torch.device("cpu"), torch.bfloat16))
 
 
@@ -111,6 +113,44 @@ def test_labels_are_scored_the_same_beside_others(engine: Callable[[], Driven], 
     [event] = busy.told[ticket]
     assert getattr(event, "scores", None) == alone
     assert all(len(busy.told[other]) == 1 for other in others)
+
+
+def test_what_has_a_seed_shares_no_pass(
+    engine: Callable[[], Driven], make_adapter: MakeAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[list[int | None]] = []
+    step = Decoder.step
+
+    def noted(decoder: Decoder) -> list[tuple[Row, list[int]]]:
+        passes.append([row.answer.sampling.seed for row in decoder.rows])
+        return step(decoder)
+
+    monkeypatch.setattr(Decoder, "step", noted)
+    busy = engine()
+    crowd(busy, busy.stored(make_adapter(1)), 12)
+    tickets = [busy.submit(replace(PLAIN, sampling=Sampling(temperature=1.0, seed=seed))) for seed in (1, 2)]
+    busy.finish()
+    assert all(busy.deltas(ticket)[-1].finish_reason is not None for ticket in tickets)
+    assert any(len(seeds) > 1 for seeds in passes), "others share theirs"
+    assert {len(seeds) for seeds in passes if set(seeds) != {None}} == {1}
+
+
+def test_labels_with_a_seed_share_no_pass(engine: Callable[[], Driven], monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[list[int]] = []
+    made = Scoring.__init__
+
+    def noted(scoring: Scoring, model: LanguageModel, queries: list[LabelQuery]) -> None:
+        batches.append([len(query.query) for query in queries])
+        made(scoring, model, queries)
+
+    monkeypatch.setattr(Scoring, "__init__", noted)
+    busy = engine()
+    busy.scores(LABELS)  # the context is there from now on, so all of these wait together
+    batches.clear()
+    for length in range(4, 10):
+        busy.submit(replace(LABELS, prompt=(*CONTEXT, *range(5, 5 + length)), alone=length == 7))
+    busy.finish()
+    assert sorted(batches) == [[4, 5, 6, 8, 9], [7]]
 
 
 def test_those_with_seeds_take_turns_and_others_go_on_between(engine: Callable[[], Driven]) -> None:
